@@ -1,0 +1,177 @@
+"""Render spec.toml into every language: python hls/generate.py [--check]."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+TYPES = {"u8": 1, "u16": 2, "u32": 4, "u64": 8}
+STRUCTS = ("record_header", "descriptor", "completion")
+
+# template -> output, relative to the repository; "{kernel}" makes one output a kernel
+OUTPUTS = {
+    "spec.py.j2": "speckv_pynq/spec.py",
+    "speckv_spec.h.j2": "hls/generated/speckv_spec.h",
+    "speckv_pkg.sv.j2": "hls/generated/speckv_pkg.sv",
+    "kernel.cpp.j2": "hls/generated/{kernel}.cpp",
+}
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field of a structure; `count` > 1 makes it an array."""
+
+    name: str
+    type: str
+    count: int
+    offset: int
+    doc: str
+
+    @property
+    def bytes(self) -> int:
+        return TYPES[self.type] * self.count
+
+    @property
+    def numpy(self) -> str:
+        """The field's NumPy format, as Python source."""
+        scalar = f'"<u{TYPES[self.type]}"'
+        return scalar if self.count == 1 else f"({scalar}, ({self.count},))"
+
+
+@dataclass(frozen=True)
+class Argument:
+    """A kernel argument with its offset in the s_axilite map that Vitis HLS lays out."""
+
+    name: str
+    role: str
+    bits: int
+    offset: int
+
+    @property
+    def is_pointer(self) -> bool:
+        return self.role in ("in", "out")
+
+
+def fields_of(struct: dict[str, Any], where: str) -> list[Field]:
+    """Lay fields out in order, without padding; natural alignment and the total size must come out."""
+    out, offset = [], 0
+    for name, type_, doc in struct["fields"]:
+        base, _, count = type_.partition("[")
+        n = int(count.rstrip("]")) if count else 1
+        if offset % TYPES[base]:
+            raise ValueError(f"{where}.{name}: offset {offset} is not aligned to {base}")
+        out.append(Field(name, base, n, offset, doc))
+        offset += TYPES[base] * n
+    if offset != struct["size"]:
+        raise ValueError(f"{where}: fields end at {offset}, size says {struct['size']}")
+    return out
+
+
+def arguments_of(kernel: dict[str, Any]) -> list[Argument]:
+    """Vitis HLS s_axilite: arguments from 0x10; 64-bit ones take 12 bytes, 32-bit ones 8."""
+    out, offset = [], 0x10
+    for name, role, bits in kernel["arguments"]:
+        out.append(Argument(name, role, bits, offset))
+        offset += 8 if role == "scalar" and bits == 32 else 12
+    return out
+
+
+def abi_id(spec: dict[str, Any]) -> int:
+    """First 8 bytes (big-endian) of SHA-256 over what library, overlay and runtime must share."""
+    shared = {
+        key: spec[key] for key in ("descriptor", "completion", "status", "kernels", "address")
+    }
+    text = json.dumps(shared, sort_keys=True, separators=(",", ":"))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def pack_address(spec: dict[str, Any], values: list[int]) -> tuple[int, int]:
+    """Pack field values, most significant first, into (high, low) 64-bit words."""
+    packed = 0
+    for (_, bits), value in zip(spec["address"]["fields"], values, strict=True):
+        packed = packed << bits | value
+    return packed >> 64, packed & (1 << 64) - 1
+
+
+def context(spec: dict[str, Any]) -> dict[str, Any]:
+    """What templates see: the spec with layouts worked out."""
+    for *values, high, low in spec["address"]["vectors"]:
+        if pack_address(spec, values) != (high, low):
+            raise ValueError(f"address vector {values}: spec says {high:#x}, {low:#x}")
+    address, shift = [], 0
+    for name, bits in reversed(spec["address"]["fields"]):
+        address.insert(0, {"name": name, "bits": bits, "shift": shift})
+        shift += bits
+    kernels = [dict(k, arguments=arguments_of(k)) for k in spec["kernels"]]
+    return {
+        **spec,
+        "kernel_params": spec["kernel"],
+        "groups": {name: spec[name] for name in ("schemes", "dtypes", "kinds", "flags", "status")},
+        "structs": {name: (spec[name]["size"], fields_of(spec[name], name)) for name in STRUCTS},
+        "abi_id": abi_id(spec),
+        "address_fields": address,
+        "address_bits": shift,
+        "kernels": kernels,
+    }
+
+
+def render(spec: dict[str, Any]) -> dict[Path, str]:
+    """Output path -> text, for every template."""
+    env = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE / "templates"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    env.filters["camel"] = lambda name: "".join(part.capitalize() for part in name.split("_"))
+    env.filters["hexu"] = lambda value: f"0x{value:X}u"
+    env.filters["pytuple"] = lambda value: tuple(value) if isinstance(value, list) else value
+    ctx = context(spec)
+    out = {}
+    for template, target in OUTPUTS.items():
+        kernels = ctx["kernels"] if "{kernel}" in target else [None]
+        for kernel in kernels:
+            path = ROOT / target.format(kernel=kernel["name"] if kernel else "")
+            out[path] = env.get_template(template).render(**{**ctx, "kernel": kernel})
+    return out
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; fail when an output is stale"
+    )
+    check = parser.parse_args().check
+    spec = tomllib.loads((HERE / "spec.toml").read_text())
+    stale = []
+    for path, text in render(spec).items():
+        if path.exists() and path.read_text() == text:
+            continue
+        stale.append(path.relative_to(ROOT))
+        if not check:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+    for path in stale:
+        print(f"{'stale' if check else 'wrote'}: {path}")
+    if check and stale:
+        print("run: python hls/generate.py", file=sys.stderr)
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""Every error that SpecKV raises on purpose; messages name the value and the limit."""
+
+from __future__ import annotations
+
+
+class SpeckvError(Exception):
+    """Base of all errors below."""
+
+
+class DependencyMissing(SpeckvError):
+    """An optional package or tool is needed; the message says how to install it."""
+
+
+class ConfigError(SpeckvError, ValueError):
+    """A setting is outside its range or contradicts another one."""
+
+
+class ShapeError(SpeckvError, ValueError):
+    """A block's shape, dtype or size is outside what kernels accept."""
+
+
+class UnsupportedLayer(SpeckvError, ValueError):
+    """A model has a layer kind that the cache cannot serve."""
+
+
+class RecordError(SpeckvError, ValueError):
+    """A record is damaged or does not belong to the block asked for; above the codec it counts as a miss."""
+
+
+class AbiMismatch(SpeckvError):
+    """Library, overlay and runtime were built from different specs."""
+
+
+class DeviceError(SpeckvError, RuntimeError):
+    """A device refused or failed a call."""
+
+
+class DeviceTimeout(DeviceError, TimeoutError):
+    """A device did not finish before the deadline."""
+
+
+class DeviceBufferError(DeviceError):
+    """A buffer is not device memory, is freed, or is too small."""
+
+
+class PoolFull(SpeckvError, MemoryError):
+    """A tier's byte budget does not hold what was asked for."""
