@@ -24,7 +24,17 @@ class UnsupportedLayer(SpeckvError, ValueError):
 
 
 class RecordError(SpeckvError, ValueError):
-    """A record is damaged or does not belong to the block asked for; above the codec it counts as a miss."""
+    """A record is damaged or does not belong to the block asked for; above the codec it counts as a miss.
+
+    `status` is the spec.Status that a kernel gives for the same fault (None: no single one fits);
+    `value` is what was found and `limit` what it should have been, or its bound.
+    """
+
+    def __init__(
+        self, message: str, *, status: int | None = None, value: int = 0, limit: int = 0
+    ) -> None:
+        super().__init__(message)
+        self.status, self.value, self.limit = status, value, limit
 
 
 class AbiMismatch(SpeckvError):
