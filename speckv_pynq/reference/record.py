@@ -155,7 +155,7 @@ def check_header(header: np.void, info: BlockInfo) -> None:
     damaged, other = "record damaged; refetch the block", "record of another block"
     must_equal("magic", spec.MAGIC, Status.BAD_MAGIC, "not a record")
     must_equal("format_version", spec.FORMAT_VERSION, Status.BAD_VERSION, "encode the block again")
-    if header["flags"] & ~Flag.RAW:
+    if int(header["flags"]) & ~int(Flag.RAW):
         raise fault(Status.BAD_FLAGS, "flags", int(header["flags"]), Flag.RAW, damaged)
     must_equal("reserved0", 0, Status.BAD_FLAGS, damaged)
     must_equal("reserved1", 0, Status.BAD_FLAGS, damaged)
