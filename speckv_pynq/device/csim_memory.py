@@ -1,0 +1,151 @@
+"""Memory of the csim device: anonymous pages, counted, and never unmapped under a view or a run."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+from types import TracebackType
+
+import numpy as np
+
+from speckv_pynq.device.protocol import Bytes
+from speckv_pynq.errors import DeviceBufferError, DeviceError
+
+_MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # the module names it from Python 3.13 on
+
+
+class Memory:
+    """Pages with a count of users: the buffer, and each run in flight over it.
+
+    The mapping itself ends with the last NumPy view of it, so that a view kept too long reads zeros and does
+    not crash.
+    """
+
+    def __init__(self, nbytes: int, reserve: bool) -> None:
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | (_MAP_NORESERVE if reserve else 0)
+        try:
+            self._pages = mmap.mmap(-1, nbytes, flags=flags)
+        except (OSError, OverflowError, ValueError) as error:
+            raise DeviceBufferError(
+                f"csim: the system refused {nbytes} bytes ({error}); ask for less, or see vm.overcommit_memory"
+            ) from error
+        if reserve:
+            # A huge page for one touched line would make the pool's cost differ from its touched frames.
+            self._pages.madvise(mmap.MADV_NOHUGEPAGE)
+        self.array: Bytes = np.frombuffer(self._pages, np.uint8)
+        self.address = self.array.ctypes.data
+        self.nbytes = nbytes
+        self.users = 0
+
+    def discard(self) -> None:
+        """Gives the pages back now, even where a view is still held."""
+        self._pages.madvise(mmap.MADV_DONTNEED)
+
+
+class Ledger:
+    """What a device has handed out. `lock` also guards its runs; reentrant, since a collection may free a buffer."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.lock = threading.RLock()
+        self.buffers = 0
+        self.bytes = 0
+
+    def check_process(self) -> None:
+        """DeviceError in a forked child: engines and locks did not come along."""
+        if os.getpid() != self.pid:
+            raise DeviceError(
+                f"csim device of process {self.pid} used in process {os.getpid()}: its engines do not survive "
+                "a fork; open a device in the child, or start it with the 'spawn' method"
+            )
+
+    def pin(self, memory: Memory) -> None:
+        """One user more; the caller holds `lock`."""
+        if not memory.users:
+            self.buffers += 1
+            self.bytes += memory.nbytes
+        memory.users += 1
+
+    def unpin(self, memory: Memory) -> None:
+        """One user less, the last one gives the pages back; the caller holds `lock`."""
+        memory.users -= 1
+        if not memory.users:
+            self.buffers -= 1
+            self.bytes -= memory.nbytes
+            memory.discard()
+
+
+class CsimBuffer:
+    """Host memory that is the device's memory too: syncs only check their range."""
+
+    def __init__(self, ledger: Ledger, nbytes: int, *, reserve: bool) -> None:
+        self._memory: Memory | None = None
+        self.ledger = ledger
+        if nbytes < 1:
+            raise DeviceBufferError(f"csim: a buffer of {nbytes} bytes; at least 1 is needed")
+        self._nbytes = int(nbytes)
+        self._reserve = reserve
+        memory = Memory(self._nbytes, reserve)
+        with ledger.lock:
+            ledger.pin(memory)
+        self._memory = memory
+
+    @property
+    def nbytes(self) -> int:
+        return self._nbytes
+
+    @property
+    def array(self) -> Bytes:
+        return self.memory.array
+
+    @property
+    def memory(self) -> Memory:
+        """The pages; DeviceBufferError once freed."""
+        memory = self._memory
+        if memory is None:
+            raise DeviceBufferError(f"csim: buffer of {self._nbytes} bytes used after free()")
+        return memory
+
+    def sync_to_device(self, offset: int = 0, nbytes: int | None = None) -> None:
+        self._check_range(offset, nbytes)
+
+    def sync_from_device(self, offset: int = 0, nbytes: int | None = None) -> None:
+        self._check_range(offset, nbytes)
+
+    def free(self) -> None:
+        if os.getpid() != self.ledger.pid:
+            self._memory = (
+                None  # a forked child: the parent counts, and a lock may be held for ever
+            )
+            return
+        with self.ledger.lock:
+            memory, self._memory = self._memory, None
+            if memory is not None:
+                self.ledger.unpin(memory)
+
+    def __enter__(self) -> CsimBuffer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.free()
+
+    def __del__(self) -> None:
+        if self._memory is not None:
+            self.free()
+
+    def __repr__(self) -> str:
+        state = "freed" if self._memory is None else "reserved" if self._reserve else "live"
+        return f"<CsimBuffer {self._nbytes} bytes, {state}>"
+
+    def _check_range(self, offset: int, nbytes: int | None) -> None:
+        nbytes = self.memory.nbytes - offset if nbytes is None else nbytes
+        if offset < 0 or nbytes < 0 or offset + nbytes > self._nbytes:
+            raise DeviceBufferError(
+                f"csim: sync of bytes {offset}..{offset + nbytes} leaves the buffer of {self._nbytes} bytes"
+            )

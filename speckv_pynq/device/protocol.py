@@ -1,0 +1,110 @@
+"""What a device offers: memory that its kernels reach, and two kernels that take tables of descriptors.
+
+Runs are not ordered among one another: wait for a run before starting one that reads what it writes. A device
+may be used from several threads. A buffer freed while a run uses it stays alive until that run ends.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Bytes = npt.NDArray[np.uint8]
+Descriptors = npt.NDArray[np.void]  # (n,) spec.DESCRIPTOR
+Completions = npt.NDArray[np.void]  # (n,) spec.COMPLETION
+
+DEFAULT_TIMEOUT_S = 10.0
+
+
+class DeviceBuffer(Protocol):
+    """Memory that kernels reach, with a host view; usable as a context manager, which frees it."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+    @property
+    def array(self) -> Bytes:
+        """The host view: (nbytes,) uint8, its start aligned to 64 bytes. DeviceBufferError once freed."""
+        ...
+
+    def sync_to_device(self, offset: int = 0, nbytes: int | None = None) -> None:
+        """Makes what the host wrote to this range visible to kernels; None: up to the end."""
+        ...
+
+    def sync_from_device(self, offset: int = 0, nbytes: int | None = None) -> None:
+        """Makes what kernels wrote to this range visible to the host; None: up to the end."""
+        ...
+
+    def free(self) -> None:
+        """Gives the memory back; harmless when repeated."""
+        ...
+
+    def __enter__(self) -> DeviceBuffer: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+class Run(Protocol):
+    """A started table of descriptors."""
+
+    def wait(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> Completions:
+        """The completions, (n,) spec.COMPLETION in the order of the descriptors.
+
+        DeviceTimeout when they are not all there after `timeout_s`; the run goes on and may be waited for again.
+        DeviceError or AbiMismatch when the call failed as a whole. A status of one descriptor raises nothing.
+        """
+        ...
+
+    def done(self) -> bool:
+        """True when wait() would return, or raise, at once."""
+        ...
+
+
+class Device(Protocol):
+    """Kernels and their memory; usable as a context manager, which closes it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def num_engines(self) -> int: ...
+
+    @property
+    def abi_id(self) -> int: ...
+
+    def allocate(self, nbytes: int, *, reserve: bool = False) -> DeviceBuffer:
+        """A zeroed buffer. reserve: address space only, whose pages appear when touched (a large pool)."""
+        ...
+
+    def start_compress(
+        self, blocks: DeviceBuffer, records: DeviceBuffer, descriptors: Descriptors
+    ) -> Run:
+        """Codes blocks into record slots; the table, (n,) spec.DESCRIPTOR in C order, is copied."""
+        ...
+
+    def start_decompress(
+        self, records: DeviceBuffer, blocks: DeviceBuffer, descriptors: Descriptors
+    ) -> Run:
+        """Decodes records into blocks; the table, (n,) spec.DESCRIPTOR in C order, is copied."""
+        ...
+
+    def close(self) -> None:
+        """Ends what runs, frees every buffer; harmless when repeated."""
+        ...
+
+    def __enter__(self) -> Device: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
