@@ -1,0 +1,138 @@
+#include "speckv_csim.h"
+
+#include "speckv/crc32c.hpp"
+#include "speckv/validate.hpp"
+
+// The generated tops, as on hardware.
+extern "C" void kv_compress(const ap_uint<512> *blocks, ap_uint<512> *records, const ap_uint<512> *descriptors,
+                            ap_uint<128> *completions, uint32_t count, uint64_t abi_id);
+extern "C" void kv_decompress(const ap_uint<512> *records, ap_uint<512> *blocks, const ap_uint<512> *descriptors,
+                              ap_uint<128> *completions, uint32_t count, uint64_t abi_id);
+
+namespace {
+
+using speckv::Verdict;
+
+struct Buffers {
+  const void *in;
+  void *out;
+  uint64_t blocks_bytes, records_bytes;
+};
+
+// [offset, offset + bytes) inside [0, size): no sum that could wrap.
+Verdict check_span(uint64_t offset, uint64_t bytes, uint64_t size) {
+  if (bytes <= size && offset <= size - bytes) return speckv::fine();
+  return speckv::wrong(SPECKV_STATUS_OUT_OF_RANGE, offset, bytes <= size ? size - bytes : 0);
+}
+
+// Hardware knows no buffer ends; the host does. d has passed the kernel's own checks.
+Verdict check_bounds(const speckv_descriptor &d, const Buffers &b) {
+  const uint64_t all = speckv::block_bytes(d);
+  const uint64_t kind_bytes = d.kinds == SPECKV_KIND_BOTH ? all / 2 : all;
+  Verdict v = check_span(d.record_offset, d.record_capacity, b.records_bytes);
+  if (!v.status && d.kinds & SPECKV_KIND_KEY) v = check_span(d.key_offset, kind_bytes, b.blocks_bytes);
+  if (!v.status && d.kinds & SPECKV_KIND_VALUE) v = check_span(d.value_offset, kind_bytes, b.blocks_bytes);
+  return v;
+}
+
+using Top = void (*)(const ap_uint<512> *, ap_uint<512> *, const ap_uint<512> *, ap_uint<128> *, uint32_t, uint64_t);
+using Check = Verdict (*)(const speckv_descriptor &);
+
+// Descriptors that the kernel itself refuses go to it like good ones; only those out of bounds are kept back.
+int32_t run(Top top, Check check, const Buffers &b, const speckv_descriptor *descriptors,
+            speckv_completion *completions, uint32_t count, uint64_t abi_id) {
+  if (count == 0 && abi_id == SPECKV_ABI_ID) return SPECKV_STATUS_OK;
+  if (count && (!descriptors || !completions)) return SPECKV_STATUS_OUT_OF_RANGE;
+  const auto launch = [&](uint32_t first, uint32_t n) {
+    if (n)
+      top(static_cast<const ap_uint<512> *>(b.in), static_cast<ap_uint<512> *>(b.out),
+          reinterpret_cast<const ap_uint<512> *>(descriptors + first),
+          reinterpret_cast<ap_uint<128> *>(completions + first), n, abi_id);
+  };
+  const Verdict batch = speckv::check_batch(count, abi_id);
+  if (batch.status) {
+    launch(0, count <= SPECKV_MAX_BATCH ? count : 0);
+    return batch.status;
+  }
+  uint32_t first = 0;
+  for (uint32_t i = 0; i < count; ++i) {
+    const Verdict v = check(descriptors[i]).status ? speckv::fine() : check_bounds(descriptors[i], b);
+    if (!v.status) continue;
+    launch(first, i - first);
+    completions[i] = speckv_completion{v.status, 0, 0, v.value, v.limit};
+    first = i + 1;
+  }
+  launch(first, count - first);
+  return SPECKV_STATUS_OK;
+}
+
+Verdict compress_check(const speckv_descriptor &d) { return speckv::check_compress(d); }
+Verdict decompress_check(const speckv_descriptor &d) { return speckv::check_decompress(d); }
+
+const char *level() {
+#if defined(SPECKV_NO_DISPATCH) || defined(__SYNTHESIS__)
+  return "generic";
+#elif defined(__aarch64__)
+  return "neon";
+#elif defined(__x86_64__) && defined(__linux__)
+#if !defined(__clang__) && __GNUC__ >= 12
+  if (__builtin_cpu_supports("x86-64-v4")) return "avx512";
+#endif
+  return __builtin_cpu_supports("avx2") ? "avx2" : "generic";
+#else
+  return "generic";
+#endif
+}
+
+}  // namespace
+
+#if defined(__clang__)
+#define SPECKV_COMPILER "clang " __clang_version__
+#else
+#define SPECKV_COMPILER "gcc " __VERSION__
+#endif
+#ifdef __SYNTHESIS__
+#define SPECKV_BUILD SPECKV_COMPILER ", synthesis branches, "
+#else
+#define SPECKV_BUILD SPECKV_COMPILER ", "
+#endif
+
+uint64_t speckv_csim_abi_id(void) noexcept { return SPECKV_ABI_ID; }
+
+uint32_t speckv_csim_format_version(void) noexcept { return SPECKV_FORMAT_VERSION; }
+
+const char *speckv_csim_build_info(void) noexcept {
+  switch (level()[3]) {  // avx512, avx2, neon, generic: constant strings, so that nothing is built at run time
+    case '5': return SPECKV_BUILD "avx512";
+    case '2': return SPECKV_BUILD "avx2";
+    case 'n': return SPECKV_BUILD "neon";
+    default: return SPECKV_BUILD "generic";
+  }
+}
+
+int32_t speckv_csim_kv_compress(const void *blocks, uint64_t blocks_bytes, void *records, uint64_t records_bytes,
+                                const struct speckv_descriptor *descriptors, struct speckv_completion *completions,
+                                uint32_t count, uint64_t abi_id) noexcept {
+  const Buffers b = {blocks, records, blocks ? blocks_bytes : 0, records ? records_bytes : 0};
+  return run(kv_compress, compress_check, b, descriptors, completions, count, abi_id);
+}
+
+int32_t speckv_csim_kv_decompress(const void *records, uint64_t records_bytes, void *blocks, uint64_t blocks_bytes,
+                                  const struct speckv_descriptor *descriptors,
+                                  struct speckv_completion *completions, uint32_t count, uint64_t abi_id) noexcept {
+  const Buffers b = {records, blocks, blocks ? blocks_bytes : 0, records ? records_bytes : 0};
+  return run(kv_decompress, decompress_check, b, descriptors, completions, count, abi_id);
+}
+
+uint32_t speckv_csim_crc32c(uint32_t seed, const void *data, uint64_t bytes) noexcept {
+  uint32_t state = ~seed;
+  const uint8_t *p = static_cast<const uint8_t *>(data);
+#ifdef __SYNTHESIS__
+  for (; bytes >= speckv::BEAT_BYTES; bytes -= speckv::BEAT_BYTES, p += speckv::BEAT_BYTES)
+    state = speckv::crc32c_beat(state, p);
+  for (; bytes; --bytes) state = speckv::crc32c_byte(state, *p++);
+#else
+  state = speckv::crc32c_native(state, p, bytes);
+#endif
+  return ~state;
+}

@@ -1,0 +1,44 @@
+// Which function codes a block: scheme and element type to codec. A new scheme joins here and in LAST_SCHEME.
+#pragma once
+#include "speckv/int8_delta_rle.hpp"
+#include "speckv/validate.hpp"
+
+namespace speckv {
+inline namespace SPECKV_VARIANT {
+
+static inline Coded encode_payload(uint8_t scheme, uint8_t dtype, const Geometry &g,
+                                   const uint16_t block[][LANES], uint8_t payload[][BEAT_BYTES]) {
+  const bool fp16 = dtype == SPECKV_DTYPE_FP16;
+  switch (scheme) {
+    case SPECKV_SCHEME_INT8_DELTA_RLE:
+      return fp16 ? int8_encode_fp16(g, block, payload) : int8_encode_bf16(g, block, payload);
+    default:
+      return Coded{false, 0, 0};  // raw
+  }
+}
+
+static inline Verdict decode_payload(uint8_t scheme, uint8_t dtype, const Geometry &g, uint64_t params,
+                                     uint32_t bytes, const uint8_t payload[][BEAT_BYTES],
+                                     uint16_t block[][LANES]) {
+  const bool fp16 = dtype == SPECKV_DTYPE_FP16;
+  switch (scheme) {
+    case SPECKV_SCHEME_INT8_DELTA_RLE:
+      return fp16 ? int8_decode_fp16(g, params, bytes, payload, block)
+                  : int8_decode_bf16(g, params, bytes, payload, block);
+    default:
+      return wrong(SPECKV_STATUS_BAD_SCHEME, scheme, LAST_SCHEME);
+  }
+}
+
+// Payload bytes that the scheme can have made from this shape.
+SPECKV_INLINE Verdict check_payload_bytes(const speckv_record_header &h, const Geometry &g) {
+  uint32_t low = g.raw_bytes, high = g.raw_bytes;
+  if (!(h.flags & SPECKV_FLAG_RAW)) {
+    low = int8_least_bytes(g);
+    high = g.raw_bytes - 1;
+  }
+  return check_range(SPECKV_STATUS_BAD_PAYLOAD_BYTES, h.payload_bytes, low, high);
+}
+
+}  // namespace SPECKV_VARIANT
+}  // namespace speckv

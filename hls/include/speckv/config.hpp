@@ -1,0 +1,72 @@
+// Build-dependent words that every kernel header shares: inlining, dispatch, on-chip memory, buffer sizes.
+#pragma once
+#include <ap_int.h>
+
+#include <cstdint>
+
+#include "speckv_spec.h"
+
+// The variant names an inline namespace: a library built with __SYNTHESIS__ may live in one process with
+// the native one, and no symbol of theirs may be taken for the other's.
+#ifdef __SYNTHESIS__
+#define SPECKV_VARIANT synth
+#else
+#define SPECKV_VARIANT native
+#endif
+
+// Stage functions must be inlined into the function that carries SPECKV_CLONES, or they would run at the
+// baseline's instruction set.
+#ifdef __SYNTHESIS__
+#define SPECKV_INLINE static inline
+#else
+#define SPECKV_INLINE static inline __attribute__((always_inline))
+#endif
+
+// Hot loops are compiled for several x86-64 levels and chosen at load time: one library runs everywhere.
+// Other architectures need none (NEON is arm64's baseline); sanitizers cannot have it (ifunc runs first).
+#if defined(__SYNTHESIS__) || defined(SPECKV_NO_DISPATCH) || !defined(__x86_64__) || !defined(__linux__)
+#define SPECKV_CLONES
+#elif defined(__clang__)
+#define SPECKV_CLONES __attribute__((target_clones("default", "avx2")))
+#elif __GNUC__ >= 12
+#define SPECKV_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
+#else
+#define SPECKV_CLONES __attribute__((target_clones("default", "avx2")))
+#endif
+
+// Block and payload buffers: BRAM/URAM in hardware (a local of a DATAFLOW body becomes a ping-pong pair),
+// one set a thread natively, because several engines call the kernels at once.
+#ifdef __SYNTHESIS__
+#define SPECKV_ONCHIP alignas(64)
+#else
+#define SPECKV_ONCHIP alignas(64) static thread_local
+#endif
+
+static_assert(SPECKV_AXI_BITS == 512 && SPECKV_LINE_BYTES == 64, "a beat is a line of 64 bytes");
+static_assert(SPECKV_LANES == 32 && SPECKV_GROUP == 32, "a beat is 32 lanes of 16 bits and one group");
+
+namespace speckv {
+inline namespace SPECKV_VARIANT {
+
+constexpr uint32_t LANES = SPECKV_LANES;
+constexpr uint32_t BEAT_BYTES = SPECKV_LINE_BYTES;
+constexpr uint32_t MAX_BLOCK_BEATS = SPECKV_MAX_BLOCK_BYTES / BEAT_BYTES;
+// A payload is never longer than its raw block. Two beats more let a window of two beats be read at any
+// position.
+constexpr uint32_t PAYLOAD_BEATS = MAX_BLOCK_BEATS + 2;
+
+// What was found wrong; status 0 is fine. Becomes the completion.
+struct Verdict {
+  uint16_t status;
+  uint32_t value;
+  uint32_t limit;
+};
+
+SPECKV_INLINE Verdict fine() { return Verdict{SPECKV_STATUS_OK, 0, 0}; }
+
+SPECKV_INLINE Verdict wrong(uint16_t status, uint64_t value, uint64_t limit) {
+  return Verdict{status, uint32_t(value), uint32_t(limit)};
+}
+
+}  // namespace SPECKV_VARIANT
+}  // namespace speckv

@@ -1,0 +1,147 @@
+// kv_compress: blocks to records. For each descriptor three stages run as DATAFLOW, so block i is coded while
+// i + 1 is read and i - 1 written; no stage reads external memory twice. Each stage moves one beat of 32 values
+// a cycle: its loops have II=1 over whole beats, arrays are one beat wide and two-ported by ping-pong, and the
+// only values carried from beat to beat are maxima, the CRC's 32 bits and an open run.
+#pragma once
+#include "speckv/codecs.hpp"
+#include "speckv/crc32c.hpp"
+#include "speckv/raw.hpp"
+#include "speckv/validate.hpp"
+
+namespace speckv {
+inline namespace SPECKV_VARIANT {
+
+struct CompressJob {
+  speckv_descriptor d;
+  Verdict verdict;
+  Geometry geometry;
+};
+
+struct CodedJob {
+  CompressJob job;
+  Coded payload;
+};
+
+// Stage 1: descriptor, checks, K and V into the block buffer.
+static void read_block(const ap_uint<512> *blocks, const ap_uint<512> *descriptors, uint32_t index,
+                       CompressJob &job, uint16_t block[MAX_BLOCK_BEATS][LANES]) {
+  job.d = read_descriptor(descriptors, index);
+  job.verdict = check_compress(job.d);
+  if (job.verdict.status) return;
+  job.geometry = geometry_of(job.d);
+  const Geometry &g = job.geometry;
+  const uint64_t key = job.d.key_offset / BEAT_BYTES, value = job.d.value_offset / BEAT_BYTES;
+READ:
+  for (uint32_t i = 0; i < g.block_beats; ++i) {
+#pragma HLS LOOP_TRIPCOUNT min = 32 max = MAX_BLOCK_BEATS
+#pragma HLS PIPELINE II = 1  // one beat a cycle keeps m_axi full
+    uint8_t beat[BEAT_BYTES];
+    const bool in_key = g.has_key && i < g.kind_beats;
+    const uint32_t into_value = g.has_key ? i - g.kind_beats : i;
+    load_beat(blocks, in_key ? key + i : value + into_value, beat);
+    beat_to_lanes(beat, block[i]);
+  }
+}
+
+// Stage 2: the scheme, or the block itself where the scheme cannot hold it or does not pay.
+static void code_block(const CompressJob &job, const uint16_t block[MAX_BLOCK_BEATS][LANES], CodedJob &out,
+                       uint8_t payload[PAYLOAD_BEATS][BEAT_BYTES]) {
+  out.job = job;
+  if (job.verdict.status) return;
+  out.payload = encode_payload(job.d.scheme, job.d.dtype, job.geometry, block, payload);
+  if (!out.payload.coded) {
+    raw_encode(job.geometry.block_beats, block, payload);
+    out.payload = Coded{false, job.geometry.raw_bytes, 0};
+  }
+}
+
+SPECKV_INLINE speckv_record_header make_header(const speckv_descriptor &d, const Coded &payload) {
+  speckv_record_header h;
+  h.magic = SPECKV_MAGIC;
+  h.format_version = SPECKV_FORMAT_VERSION;
+  h.flags = payload.coded ? 0 : SPECKV_FLAG_RAW;
+  h.scheme = d.scheme;
+  h.dtype = d.dtype;
+  h.kinds = d.kinds;
+  h.layer_count = d.layer_count;
+  h.first_layer = d.first_layer;
+  h.heads = d.heads;
+  h.first_head = d.first_head;
+  h.head_dim = d.head_dim;
+  h.tokens = d.tokens;
+  h.reserved0 = 0;
+  h.first_position = d.first_position;
+  h.payload_bytes = payload.bytes;
+  h.layout_fingerprint = d.layout_fingerprint;
+  h.codebook_fingerprint = d.codebook_fingerprint;
+  put_field(h.scheme_params, 0, payload.params);
+  h.reserved1 = 0;
+  h.crc32c = 0;
+  return h;
+}
+
+// Stage 3: payload with zero padding, header with the CRC of both, completion.
+static void write_record(const CodedJob &coded, const uint8_t payload[PAYLOAD_BEATS][BEAT_BYTES],
+                         ap_uint<512> *records, ap_uint<128> *completions, uint32_t index) {
+  const Verdict &v = coded.job.verdict;
+  speckv_completion done = {v.status, 0, 0, v.value, v.limit};
+  if (!v.status) {
+    const speckv_descriptor &d = coded.job.d;
+    const uint64_t slot = d.record_offset / BEAT_BYTES;
+    const uint32_t bytes = coded.payload.bytes, beats = whole_lines(bytes) / BEAT_BYTES;
+    speckv_record_header h = make_header(d, coded.payload);
+    uint8_t header[BEAT_BYTES];
+#pragma HLS ARRAY_PARTITION variable = header complete  // written as one beat
+    format_header(h, header);
+    const uint32_t crc = crc32c_beats(crc32c_header(header), payload, bytes) ^ 0xFFFFFFFFu;
+    put_field(header, offsetof(speckv_record_header, crc32c), crc);
+    store_beat(records, slot, header);
+  WRITE:
+    for (uint32_t i = 0; i < beats; ++i) {
+#pragma HLS LOOP_TRIPCOUNT min = 1 max = MAX_BLOCK_BEATS
+#pragma HLS PIPELINE II = 1  // one beat a cycle keeps m_axi full
+      if ((i + 1) * BEAT_BYTES <= bytes) {
+        store_beat(records, slot + 1 + i, payload[i]);
+      } else {
+        uint8_t last[BEAT_BYTES];
+      PAD:
+        for (uint32_t b = 0; b < BEAT_BYTES; ++b) {
+#pragma HLS UNROLL  // one beat
+          last[b] = i * BEAT_BYTES + b < bytes ? payload[i][b] : 0;
+        }
+        store_beat(records, slot + 1 + i, last);
+      }
+    }
+    done.flags = h.flags;
+    done.record_bytes = BEAT_BYTES * (1 + beats);
+  }
+  store_completion(completions, index, done);
+}
+
+static void compress_one(const ap_uint<512> *blocks, ap_uint<512> *records, const ap_uint<512> *descriptors,
+                         ap_uint<128> *completions, uint32_t index) {
+#pragma HLS DATAFLOW  // the three stages overlap from block to block
+  CompressJob job;
+  CodedJob coded;
+  SPECKV_ONCHIP uint16_t block[MAX_BLOCK_BEATS][LANES];
+#pragma HLS ARRAY_RESHAPE variable = block complete dim = 2  // one word a beat
+  SPECKV_ONCHIP uint8_t payload[PAYLOAD_BEATS][BEAT_BYTES];
+#pragma HLS ARRAY_RESHAPE variable = payload complete dim = 2  // one word a beat
+  read_block(blocks, descriptors, index, job, block);
+  code_block(job, block, coded, payload);
+  write_record(coded, payload, records, completions, index);
+}
+
+static inline void kv_compress_batch(const ap_uint<512> *blocks, ap_uint<512> *records,
+                                     const ap_uint<512> *descriptors, ap_uint<128> *completions,
+                                     uint32_t count, uint64_t abi_id) {
+  if (refuse_batch(completions, count, abi_id)) return;
+BATCH:
+  for (uint32_t i = 0; i < count; ++i) {
+#pragma HLS LOOP_TRIPCOUNT min = 1 max = SPECKV_MAX_BATCH
+    compress_one(blocks, records, descriptors, completions, i);
+  }
+}
+
+}  // namespace SPECKV_VARIANT
+}  // namespace speckv

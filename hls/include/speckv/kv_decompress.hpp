@@ -1,0 +1,113 @@
+// kv_decompress: records to blocks. Three stages as DATAFLOW, as in kv_compress.hpp: a record is read once and
+// its CRC folded on chip, then decoded into the block buffer, and the block written only when all of it held.
+#pragma once
+#include "speckv/codecs.hpp"
+#include "speckv/crc32c.hpp"
+#include "speckv/raw.hpp"
+
+namespace speckv {
+inline namespace SPECKV_VARIANT {
+
+struct DecompressJob {
+  speckv_descriptor d;
+  speckv_record_header h;
+  Verdict verdict;
+  Geometry geometry;
+};
+
+// Descriptor and header against each other; nothing of the payload is read before this is fine.
+SPECKV_INLINE Verdict check_header(const speckv_record_header &h, const speckv_descriptor &d, const Geometry &g) {
+  Verdict v = check_format(h);
+  v = v.status ? v : check_identity(h, d);
+  v = v.status ? v : check_scheme_use(h);
+  v = v.status ? v : check_payload_bytes(h, g);
+  return v.status ? v : check_capacity(d, BEAT_BYTES + h.payload_bytes);
+}
+
+// Stage 1: descriptor, header, payload, CRC.
+static void read_record(const ap_uint<512> *records, const ap_uint<512> *descriptors, uint32_t index,
+                        DecompressJob &job, uint8_t payload[PAYLOAD_BEATS][BEAT_BYTES]) {
+  job.d = read_descriptor(descriptors, index);
+  job.verdict = check_decompress(job.d);
+  if (job.verdict.status) return;
+  job.geometry = geometry_of(job.d);
+  const uint64_t slot = job.d.record_offset / BEAT_BYTES;
+  uint8_t header[BEAT_BYTES];
+#pragma HLS ARRAY_PARTITION variable = header complete  // all fields in the cycle the beat arrives
+  load_beat(records, slot, header);
+  job.h = parse_header(header);
+  job.verdict = check_header(job.h, job.d, job.geometry);
+  if (job.verdict.status) return;
+  const uint32_t beats = whole_lines(job.h.payload_bytes) / BEAT_BYTES;
+READ:
+  for (uint32_t i = 0; i < beats; ++i) {
+#pragma HLS LOOP_TRIPCOUNT min = 1 max = MAX_BLOCK_BEATS
+#pragma HLS PIPELINE II = 1  // one beat a cycle keeps m_axi full
+    load_beat(records, slot + 1 + i, payload[i]);
+  }
+  const uint32_t crc = crc32c_beats(crc32c_header(header), payload, job.h.payload_bytes) ^ 0xFFFFFFFFu;
+  if (crc != job.h.crc32c) job.verdict = wrong(SPECKV_STATUS_BAD_CRC, crc, job.h.crc32c);
+}
+
+// Stage 2: payload to block.
+static void decode_block(const DecompressJob &in, const uint8_t payload[PAYLOAD_BEATS][BEAT_BYTES],
+                         DecompressJob &out, uint16_t block[MAX_BLOCK_BEATS][LANES]) {
+  out = in;
+  if (in.verdict.status) return;
+  if (in.h.flags & SPECKV_FLAG_RAW) {
+    raw_decode(in.geometry.block_beats, payload, block);
+  } else {
+    out.verdict = decode_payload(in.h.scheme, in.h.dtype, in.geometry, params_word(in.h),
+                                 in.h.payload_bytes, payload, block);
+  }
+}
+
+// Stage 3: K and V, and the completion; a damaged record leaves the destination untouched.
+static void write_block(const DecompressJob &job, const uint16_t block[MAX_BLOCK_BEATS][LANES],
+                        ap_uint<512> *blocks, ap_uint<128> *completions, uint32_t index) {
+  speckv_completion done = {job.verdict.status, 0, 0, job.verdict.value, job.verdict.limit};
+  if (!job.verdict.status) {
+    const Geometry &g = job.geometry;
+    const uint64_t key = job.d.key_offset / BEAT_BYTES, value = job.d.value_offset / BEAT_BYTES;
+  WRITE:
+    for (uint32_t i = 0; i < g.block_beats; ++i) {
+#pragma HLS LOOP_TRIPCOUNT min = 32 max = MAX_BLOCK_BEATS
+#pragma HLS PIPELINE II = 1  // one beat a cycle keeps m_axi full
+      uint8_t beat[BEAT_BYTES];
+      const bool in_key = g.has_key && i < g.kind_beats;
+      const uint32_t into_value = g.has_key ? i - g.kind_beats : i;
+      lanes_to_beat(block[i], beat);
+      store_beat(blocks, in_key ? key + i : value + into_value, beat);
+    }
+    done.flags = job.h.flags;
+    done.record_bytes = BEAT_BYTES + whole_lines(job.h.payload_bytes);
+  }
+  store_completion(completions, index, done);
+}
+
+static void decompress_one(const ap_uint<512> *records, ap_uint<512> *blocks, const ap_uint<512> *descriptors,
+                           ap_uint<128> *completions, uint32_t index) {
+#pragma HLS DATAFLOW  // the three stages overlap from record to record
+  DecompressJob job, decoded;
+  SPECKV_ONCHIP uint8_t payload[PAYLOAD_BEATS][BEAT_BYTES];
+#pragma HLS ARRAY_RESHAPE variable = payload complete dim = 2  // one word a beat
+  SPECKV_ONCHIP uint16_t block[MAX_BLOCK_BEATS][LANES];
+#pragma HLS ARRAY_RESHAPE variable = block complete dim = 2  // one word a beat
+  read_record(records, descriptors, index, job, payload);
+  decode_block(job, payload, decoded, block);
+  write_block(decoded, block, blocks, completions, index);
+}
+
+static inline void kv_decompress_batch(const ap_uint<512> *records, ap_uint<512> *blocks,
+                                       const ap_uint<512> *descriptors, ap_uint<128> *completions,
+                                       uint32_t count, uint64_t abi_id) {
+  if (refuse_batch(completions, count, abi_id)) return;
+BATCH:
+  for (uint32_t i = 0; i < count; ++i) {
+#pragma HLS LOOP_TRIPCOUNT min = 1 max = SPECKV_MAX_BATCH
+    decompress_one(records, blocks, descriptors, completions, i);
+  }
+}
+
+}  // namespace SPECKV_VARIANT
+}  // namespace speckv
