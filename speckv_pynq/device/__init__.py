@@ -17,7 +17,7 @@ DEVICE_NAMES = ("csim", "pynq")
 def open_device(name: str | None = None, num_engines: int | None = None) -> Device:
     """Opens `name`, else what SPECKV_DEVICE says, else csim.
 
-    num_engines: how many tables, or parts of one, run at once; None: what the device has (csim: up to two).
+    num_engines: tables, or parts of one, that run at once; None: all of the device (csim: 1 or 2).
     """
     chosen = name or os.environ.get(ENVIRONMENT) or "csim"
     if chosen not in DEVICE_NAMES:

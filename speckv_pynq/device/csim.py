@@ -1,6 +1,7 @@
 """The csim device: kernels compiled natively, run by worker threads over host memory.
 
-Each engine is a thread that takes slices of descriptor tables from one queue; the calls release the GIL.
+Each engine is a thread that takes slices of descriptor tables from one queue; its calls release the
+GIL. A small table runs on the caller's own thread.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _SHAPE_OFFSET = spec.DESCRIPTOR.fields["tokens"][1]  # type: ignore[index]
 
 
 class CsimRun:
-    """A table under way. It keeps descriptors, completions and both memories alive until it is done."""
+    """A table under way. It keeps descriptors, completions and both memories until it is done."""
 
     def __init__(
         self,
@@ -81,8 +82,8 @@ class CsimRun:
             raise ConfigError(f"timeout_s {timeout_s} is not within 0..{threading.TIMEOUT_MAX:.0f}")
         if not self._gate.acquire(timeout=timeout_s):
             raise DeviceTimeout(
-                f"csim: {self._outstanding} of {self._count} descriptors outstanding after "
-                f"{timeout_s:g} s; the run goes on, wait again or use smaller tables"
+                f"csim: {self._outstanding} of {self._count} descriptors outstanding "
+                f"after {timeout_s:g} s; the run goes on: wait again, or use smaller tables"
             )
         self._gate.release()
 
@@ -104,7 +105,7 @@ class CsimRun:
             )
             if status:
                 error = _call_error(status)
-        except BaseException as caught:  # noqa: BLE001 - reaches the caller through wait()
+        except BaseException as caught:  # reaches the caller through wait()
             error = caught
         with self._ledger.lock:
             self._error = self._error or error
@@ -134,7 +135,7 @@ class CsimDevice:
         self._buffers: weakref.WeakSet[CsimBuffer] = weakref.WeakSet()
         self._jobs: SimpleQueue[tuple[CsimRun, int, int] | None] = SimpleQueue()
         self._closed = False
-        # Daemons, stopped by a finalizer: neither a forgotten device nor the interpreter's exit hangs on them.
+        # Daemons, stopped by a finalizer: neither a forgotten device nor the exit hangs.
         self._engines = [
             threading.Thread(
                 target=_engine, args=(self._jobs,), name=f"speckv-csim-{i}", daemon=True
@@ -280,7 +281,7 @@ def _call_error(status: int) -> Exception:
 def _tables(descriptors: Descriptors) -> tuple[memoryview, tuple[int, int], Completions]:
     """A line-aligned copy of the table, with zeroed completions behind it, and where both begin.
 
-    Copied as bytes: NumPy copies structured arrays field by field, which takes longer than a small kernel call.
+    Copied as bytes: NumPy copies structures field by field, which takes longer than a small call.
     """
     table_bytes = descriptors.nbytes
     memory = np.zeros(
@@ -295,7 +296,7 @@ def _tables(descriptors: Descriptors) -> tuple[memoryview, tuple[int, int], Comp
 
 
 def _work_bytes(table: memoryview, count: int) -> int:
-    """Bytes of all blocks, as if each were like the first and of both kinds: enough to choose a thread."""
+    """Bytes of all blocks, if each is like the first, of both kinds: enough to choose a thread."""
     if not count:
         return 0
     tokens, heads, head_dim = _SHAPE.unpack_from(table, _SHAPE_OFFSET)  # NumPy takes 10 us for this

@@ -18,8 +18,8 @@ _MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # the module names it f
 class Memory:
     """Pages with a count of users: the buffer, and each run in flight over it.
 
-    The mapping itself ends with the last NumPy view of it, so that a view kept too long reads zeros and does
-    not crash.
+    The mapping itself ends with the last NumPy view of it, so that a view kept too long reads zeros
+    and does not crash.
     """
 
     def __init__(self, nbytes: int, reserve: bool) -> None:
@@ -28,10 +28,11 @@ class Memory:
             self._pages = mmap.mmap(-1, nbytes, flags=flags)
         except (OSError, OverflowError, ValueError) as error:
             raise DeviceBufferError(
-                f"csim: the system refused {nbytes} bytes ({error}); ask for less, or see vm.overcommit_memory"
+                f"csim: the system refused {nbytes} bytes ({error}); ask for less, "
+                "or see vm.overcommit_memory"
             ) from error
         if reserve:
-            # A huge page for one touched line would make the pool's cost differ from its touched frames.
+            # With huge pages one touched line would cost 2 MiB, and the pool more than its frames.
             self._pages.madvise(mmap.MADV_NOHUGEPAGE)
         self.array: Bytes = np.frombuffer(self._pages, np.uint8)
         self.address = self.array.ctypes.data
@@ -44,7 +45,7 @@ class Memory:
 
 
 class Ledger:
-    """What a device has handed out. `lock` also guards its runs; reentrant, since a collection may free a buffer."""
+    """What a device has handed out. `lock` guards runs too; reentrant: collecting may free."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
@@ -56,8 +57,8 @@ class Ledger:
         """DeviceError in a forked child: engines and locks did not come along."""
         if os.getpid() != self.pid:
             raise DeviceError(
-                f"csim device of process {self.pid} used in process {os.getpid()}: its engines do not survive "
-                "a fork; open a device in the child, or start it with the 'spawn' method"
+                f"csim device of process {self.pid} used in process {os.getpid()}: its engines do not "
+                "survive a fork; open a device in the child, or start it with the 'spawn' method"
             )
 
     def pin(self, memory: Memory) -> None:
@@ -147,5 +148,6 @@ class CsimBuffer:
         nbytes = self.memory.nbytes - offset if nbytes is None else nbytes
         if offset < 0 or nbytes < 0 or offset + nbytes > self._nbytes:
             raise DeviceBufferError(
-                f"csim: sync of bytes {offset}..{offset + nbytes} leaves the buffer of {self._nbytes} bytes"
+                f"csim: sync of bytes {offset}..{offset + nbytes} leaves the buffer of "
+                f"{self._nbytes} bytes"
             )

@@ -26,8 +26,9 @@ NativeKernel = Callable[[int, int, int, int, int, int, int, int], int]
 class Library:
     """libspeckv.so, checked against the spec of this package.
 
-    kv_compress, kv_decompress: (source address, source bytes, target address, target bytes, descriptors address,
-    completions address, count, abi_id) -> spec.Status of the call as a whole. They run without the GIL.
+    kv_compress, kv_decompress: (source address, source bytes, target address, target bytes,
+    address of descriptors, address of completions, count, abi_id) -> spec.Status of the whole call.
+    They run without the GIL.
     """
 
     path: Path
@@ -39,7 +40,7 @@ class Library:
 
 
 def load() -> Library:
-    """The library that SPECKV_LIBRARY names, else the one beside the package; loaded once a path."""
+    """The library that SPECKV_LIBRARY names, else the one beside the package; loaded once."""
     return _load(find())
 
 
@@ -51,7 +52,7 @@ def find() -> Path:
         if not path.is_file():
             raise DependencyMissing(f"{ENVIRONMENT}={named}: no such file; {_HOW_TO_BUILD}")
         return path.resolve()
-    # An editable install has two package directories: the sources, and where the build put the library.
+    # An editable install has two package directories: the sources, and where the build put it.
     places = [Path(place) / LIBRARY_NAME for place in speckv_pynq.__path__]
     for path in places:
         if path.is_file():
@@ -69,8 +70,8 @@ def _load(path: Path) -> Library:
         abi_id = int(cdll.speckv_csim_abi_id())
         if abi_id != spec.ABI_ID:  # before any other symbol: an older library may lack them
             raise AbiMismatch(
-                f"{path}: abi_id {abi_id:#018x}, this package has {spec.ABI_ID:#018x}: built from different "
-                f"specs; {_HOW_TO_BUILD}"
+                f"{path}: abi_id {abi_id:#018x}, this package has {spec.ABI_ID:#018x}: built from "
+                f"different specs; {_HOW_TO_BUILD}"
             )
         return Library(
             path=path,
@@ -94,7 +95,8 @@ def _build_info(path: Path, cdll: ctypes.CDLL) -> str:
     version = int(cdll.speckv_csim_format_version())
     if version != spec.FORMAT_VERSION:
         raise AbiMismatch(
-            f"{path}: record format {version}, this package has {spec.FORMAT_VERSION}; {_HOW_TO_BUILD}"
+            f"{path}: record format {version}, this package has {spec.FORMAT_VERSION}; "
+            f"{_HOW_TO_BUILD}"
         )
     cdll.speckv_csim_build_info.argtypes = []
     cdll.speckv_csim_build_info.restype = ctypes.c_char_p

@@ -1,7 +1,8 @@
-"""What a device offers: memory that its kernels reach, and two kernels that take tables of descriptors.
+"""What a device offers: memory that its kernels reach, and kernels that take tables of descriptors.
 
-Runs are not ordered among one another: wait for a run before starting one that reads what it writes. A device
-may be used from several threads. A buffer freed while a run uses it stays alive until that run ends.
+Runs are not ordered among one another: wait for a run before starting one that reads what it
+writes. A device may be used from several threads. A buffer freed while a run uses it lives until
+that run ends.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ DEFAULT_TIMEOUT_S = 10.0
 
 
 class DeviceBuffer(Protocol):
-    """Memory that kernels reach, with a host view; usable as a context manager, which frees it."""
+    """Memory that kernels reach, with a host view; a context manager, which frees it."""
 
     @property
     def nbytes(self) -> int: ...
 
     @property
     def array(self) -> Bytes:
-        """The host view: (nbytes,) uint8, its start aligned to 64 bytes. DeviceBufferError once freed."""
+        """The host view: (nbytes,) uint8, aligned to 64 bytes. DeviceBufferError once freed."""
         ...
 
     def sync_to_device(self, offset: int = 0, nbytes: int | None = None) -> None:
@@ -58,8 +59,9 @@ class Run(Protocol):
     def wait(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> Completions:
         """The completions, (n,) spec.COMPLETION in the order of the descriptors.
 
-        DeviceTimeout when they are not all there after `timeout_s`; the run goes on and may be waited for again.
-        DeviceError or AbiMismatch when the call failed as a whole. A status of one descriptor raises nothing.
+        DeviceTimeout when they are not all there after `timeout_s`; the run goes on and may be
+        waited for again. DeviceError or AbiMismatch when the call failed as a whole. A status of one
+        descriptor raises nothing.
         """
         ...
 
@@ -81,7 +83,7 @@ class Device(Protocol):
     def abi_id(self) -> int: ...
 
     def allocate(self, nbytes: int, *, reserve: bool = False) -> DeviceBuffer:
-        """A zeroed buffer. reserve: address space only, whose pages appear when touched (a large pool)."""
+        """A zeroed buffer. reserve: address space only; pages appear when touched (large pools)."""
         ...
 
     def start_compress(
