@@ -4,18 +4,20 @@
 #include "speckv/validate.hpp"
 
 // The generated tops, as on hardware.
-extern "C" void kv_compress(const ap_uint<512> *blocks, ap_uint<512> *records, const ap_uint<512> *descriptors,
-                            ap_uint<128> *completions, uint32_t count, uint64_t abi_id);
-extern "C" void kv_decompress(const ap_uint<512> *records, ap_uint<512> *blocks, const ap_uint<512> *descriptors,
-                              ap_uint<128> *completions, uint32_t count, uint64_t abi_id);
+extern "C" void kv_compress(const ap_uint<512>* blocks, ap_uint<512>* records,
+                            const ap_uint<512>* descriptors, ap_uint<128>* completions, uint32_t count,
+                            uint64_t abi_id);
+extern "C" void kv_decompress(const ap_uint<512>* records, ap_uint<512>* blocks,
+                              const ap_uint<512>* descriptors, ap_uint<128>* completions, uint32_t count,
+                              uint64_t abi_id);
 
 namespace {
 
 using speckv::Verdict;
 
 struct Buffers {
-  const void *in;
-  void *out;
+  const void* in;
+  void* out;
   uint64_t blocks_bytes, records_bytes;
 };
 
@@ -26,7 +28,7 @@ Verdict check_span(uint64_t offset, uint64_t bytes, uint64_t size) {
 }
 
 // Hardware knows no buffer ends; the host does. d has passed the kernel's own checks.
-Verdict check_bounds(const speckv_descriptor &d, const Buffers &b) {
+Verdict check_bounds(const speckv_descriptor& d, const Buffers& b) {
   const uint64_t all = speckv::block_bytes(d);
   const uint64_t kind_bytes = d.kinds == SPECKV_KIND_BOTH ? all / 2 : all;
   Verdict v = check_span(d.record_offset, d.record_capacity, b.records_bytes);
@@ -35,19 +37,20 @@ Verdict check_bounds(const speckv_descriptor &d, const Buffers &b) {
   return v;
 }
 
-using Top = void (*)(const ap_uint<512> *, ap_uint<512> *, const ap_uint<512> *, ap_uint<128> *, uint32_t, uint64_t);
-using Check = Verdict (*)(const speckv_descriptor &);
+using Top = void (*)(const ap_uint<512>*, ap_uint<512>*, const ap_uint<512>*, ap_uint<128>*, uint32_t,
+                     uint64_t);
+using Check = Verdict (*)(const speckv_descriptor&);
 
 // Descriptors that the kernel itself refuses go to it like good ones; only those out of bounds are kept back.
-int32_t run(Top top, Check check, const Buffers &b, const speckv_descriptor *descriptors,
-            speckv_completion *completions, uint32_t count, uint64_t abi_id) {
+int32_t run(Top top, Check check, const Buffers& b, const speckv_descriptor* descriptors,
+            speckv_completion* completions, uint32_t count, uint64_t abi_id) {
   if (count == 0 && abi_id == SPECKV_ABI_ID) return SPECKV_STATUS_OK;
   if (count && (!descriptors || !completions)) return SPECKV_STATUS_OUT_OF_RANGE;
   const auto launch = [&](uint32_t first, uint32_t n) {
     if (n)
-      top(static_cast<const ap_uint<512> *>(b.in), static_cast<ap_uint<512> *>(b.out),
-          reinterpret_cast<const ap_uint<512> *>(descriptors + first),
-          reinterpret_cast<ap_uint<128> *>(completions + first), n, abi_id);
+      top(static_cast<const ap_uint<512>*>(b.in), static_cast<ap_uint<512>*>(b.out),
+          reinterpret_cast<const ap_uint<512>*>(descriptors + first),
+          reinterpret_cast<ap_uint<128>*>(completions + first), n, abi_id);
   };
   const Verdict batch = speckv::check_batch(count, abi_id);
   if (batch.status) {
@@ -66,10 +69,10 @@ int32_t run(Top top, Check check, const Buffers &b, const speckv_descriptor *des
   return SPECKV_STATUS_OK;
 }
 
-Verdict compress_check(const speckv_descriptor &d) { return speckv::check_compress(d); }
-Verdict decompress_check(const speckv_descriptor &d) { return speckv::check_decompress(d); }
+Verdict compress_check(const speckv_descriptor& d) { return speckv::check_compress(d); }
+Verdict decompress_check(const speckv_descriptor& d) { return speckv::check_decompress(d); }
 
-const char *level() {
+const char* level() {
 #if defined(SPECKV_NO_DISPATCH) || defined(__SYNTHESIS__)
   return "generic";
 #elif defined(__aarch64__)
@@ -101,32 +104,39 @@ uint64_t speckv_csim_abi_id(void) noexcept { return SPECKV_ABI_ID; }
 
 uint32_t speckv_csim_format_version(void) noexcept { return SPECKV_FORMAT_VERSION; }
 
-const char *speckv_csim_build_info(void) noexcept {
-  switch (level()[3]) {  // avx512, avx2, neon, generic: constant strings, so that nothing is built at run time
-    case '5': return SPECKV_BUILD "avx512";
-    case '2': return SPECKV_BUILD "avx2";
-    case 'n': return SPECKV_BUILD "neon";
-    default: return SPECKV_BUILD "generic";
+const char* speckv_csim_build_info(void) noexcept {
+  switch (
+      level()[3]) {  // avx512, avx2, neon, generic: constant strings, so that nothing is built at run time
+    case '5':
+      return SPECKV_BUILD "avx512";
+    case '2':
+      return SPECKV_BUILD "avx2";
+    case 'n':
+      return SPECKV_BUILD "neon";
+    default:
+      return SPECKV_BUILD "generic";
   }
 }
 
-int32_t speckv_csim_kv_compress(const void *blocks, uint64_t blocks_bytes, void *records, uint64_t records_bytes,
-                                const struct speckv_descriptor *descriptors, struct speckv_completion *completions,
-                                uint32_t count, uint64_t abi_id) noexcept {
+int32_t speckv_csim_kv_compress(const void* blocks, uint64_t blocks_bytes, void* records,
+                                uint64_t records_bytes, const struct speckv_descriptor* descriptors,
+                                struct speckv_completion* completions, uint32_t count,
+                                uint64_t abi_id) noexcept {
   const Buffers b = {blocks, records, blocks ? blocks_bytes : 0, records ? records_bytes : 0};
   return run(kv_compress, compress_check, b, descriptors, completions, count, abi_id);
 }
 
-int32_t speckv_csim_kv_decompress(const void *records, uint64_t records_bytes, void *blocks, uint64_t blocks_bytes,
-                                  const struct speckv_descriptor *descriptors,
-                                  struct speckv_completion *completions, uint32_t count, uint64_t abi_id) noexcept {
+int32_t speckv_csim_kv_decompress(const void* records, uint64_t records_bytes, void* blocks,
+                                  uint64_t blocks_bytes, const struct speckv_descriptor* descriptors,
+                                  struct speckv_completion* completions, uint32_t count,
+                                  uint64_t abi_id) noexcept {
   const Buffers b = {records, blocks, blocks ? blocks_bytes : 0, records ? records_bytes : 0};
   return run(kv_decompress, decompress_check, b, descriptors, completions, count, abi_id);
 }
 
-uint32_t speckv_csim_crc32c(uint32_t seed, const void *data, uint64_t bytes) noexcept {
+uint32_t speckv_csim_crc32c(uint32_t seed, const void* data, uint64_t bytes) noexcept {
   uint32_t state = ~seed;
-  const uint8_t *p = static_cast<const uint8_t *>(data);
+  const uint8_t* p = static_cast<const uint8_t*>(data);
 #ifdef __SYNTHESIS__
   for (; bytes >= speckv::BEAT_BYTES; bytes -= speckv::BEAT_BYTES, p += speckv::BEAT_BYTES)
     state = speckv::crc32c_beat(state, p);

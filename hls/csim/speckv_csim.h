@@ -22,25 +22,27 @@ SPECKV_API uint64_t speckv_csim_abi_id(void) SPECKV_NOEXCEPT;
 SPECKV_API uint32_t speckv_csim_format_version(void) SPECKV_NOEXCEPT;
 
 /* Compiler and the instruction set that hot loops run at here: "avx512", "avx2", "neon" or "generic". */
-SPECKV_API const char *speckv_csim_build_info(void) SPECKV_NOEXCEPT;
+SPECKV_API const char* speckv_csim_build_info(void) SPECKV_NOEXCEPT;
 
-/* Run `count` descriptors (at most SPECKV_MAX_BATCH), in order. Return 0, or the status of the call as a whole:
-   abi_mismatch, or out_of_range for a bad count or a missing table; then no block or record is touched.
-   A descriptor whose bytes would leave a buffer gets status out_of_range (value: the offset's low 32 bits,
-   limit: the last offset that fits, or 0) and touches nothing. Base pointers need no alignment; blocks and
-   records must not overlap. Buffers belong to the caller and are not kept. Blocks until all are done. */
-SPECKV_API int32_t speckv_csim_kv_compress(const void *blocks, uint64_t blocks_bytes, void *records,
-                                           uint64_t records_bytes, const struct speckv_descriptor *descriptors,
-                                           struct speckv_completion *completions, uint32_t count,
+/* Run `count` descriptors (at most SPECKV_MAX_BATCH), in order. Return 0, or the status of the call as a
+   whole: abi_mismatch, or out_of_range for a bad count or a missing table; then no block or record is
+   touched. A descriptor whose bytes would leave a buffer gets status out_of_range (value: the offset's low 32
+   bits, limit: the last offset that fits, or 0) and touches nothing. Base pointers need no alignment; blocks
+   and records must not overlap. Buffers belong to the caller and are not kept. Blocks until all are done. */
+SPECKV_API int32_t speckv_csim_kv_compress(const void* blocks, uint64_t blocks_bytes, void* records,
+                                           uint64_t records_bytes,
+                                           const struct speckv_descriptor* descriptors,
+                                           struct speckv_completion* completions, uint32_t count,
                                            uint64_t abi_id) SPECKV_NOEXCEPT;
 
-SPECKV_API int32_t speckv_csim_kv_decompress(const void *records, uint64_t records_bytes, void *blocks,
-                                             uint64_t blocks_bytes, const struct speckv_descriptor *descriptors,
-                                             struct speckv_completion *completions, uint32_t count,
+SPECKV_API int32_t speckv_csim_kv_decompress(const void* records, uint64_t records_bytes, void* blocks,
+                                             uint64_t blocks_bytes,
+                                             const struct speckv_descriptor* descriptors,
+                                             struct speckv_completion* completions, uint32_t count,
                                              uint64_t abi_id) SPECKV_NOEXCEPT;
 
 /* CRC32C of `bytes` bytes; seed 0 to begin, an earlier result to go on. */
-SPECKV_API uint32_t speckv_csim_crc32c(uint32_t seed, const void *data, uint64_t bytes) SPECKV_NOEXCEPT;
+SPECKV_API uint32_t speckv_csim_crc32c(uint32_t seed, const void* data, uint64_t bytes) SPECKV_NOEXCEPT;
 
 #ifdef __cplusplus
 }

@@ -11,14 +11,14 @@ struct ap_uint {
 
   // Up to 64 bits on byte bounds, as kernels ask for them under __SYNTHESIS__.
   struct Range {
-    uint8_t *at;
+    uint8_t* at;
     int count;
     operator uint64_t() const {
       uint64_t v = 0;
       for (int i = 0; i < count; ++i) v |= uint64_t(at[i]) << (8 * i);
       return v;
     }
-    Range &operator=(uint64_t v) {
+    Range& operator=(uint64_t v) {
       for (int i = 0; i < count; ++i) at[i] = uint8_t(v >> (8 * i));
       return *this;
     }

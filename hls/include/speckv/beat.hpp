@@ -9,7 +9,7 @@ namespace speckv {
 inline namespace SPECKV_VARIANT {
 
 // beat: bytes in memory order.
-SPECKV_INLINE void load_beat(const ap_uint<512> *port, uint64_t index, uint8_t beat[BEAT_BYTES]) {
+SPECKV_INLINE void load_beat(const ap_uint<512>* port, uint64_t index, uint8_t beat[BEAT_BYTES]) {
 #ifdef __SYNTHESIS__
 #pragma HLS INLINE  // part of its caller's pipeline
   ap_uint<512> word = port[index];
@@ -23,7 +23,7 @@ UNPACK:
 #endif
 }
 
-SPECKV_INLINE void store_beat(ap_uint<512> *port, uint64_t index, const uint8_t beat[BEAT_BYTES]) {
+SPECKV_INLINE void store_beat(ap_uint<512>* port, uint64_t index, const uint8_t beat[BEAT_BYTES]) {
 #ifdef __SYNTHESIS__
 #pragma HLS INLINE  // part of its caller's pipeline
   ap_uint<512> word;
@@ -34,7 +34,7 @@ PACK:
   }
   port[index] = word;
 #else
-  std::memcpy(static_cast<void *>(&port[index]), beat, BEAT_BYTES);
+  std::memcpy(static_cast<void*>(&port[index]), beat, BEAT_BYTES);
 #endif
 }
 
@@ -69,7 +69,7 @@ JOIN:
 
 // Little-endian field of a structure that lies in a beat.
 template <typename T>
-SPECKV_INLINE T get_field(const uint8_t *beat, uint32_t offset) {
+SPECKV_INLINE T get_field(const uint8_t* beat, uint32_t offset) {
 #pragma HLS INLINE  // wires only
   uint64_t v = 0;
 GET:
@@ -81,7 +81,7 @@ GET:
 }
 
 template <typename T>
-SPECKV_INLINE void put_field(uint8_t *beat, uint32_t offset, T value) {
+SPECKV_INLINE void put_field(uint8_t* beat, uint32_t offset, T value) {
 #pragma HLS INLINE  // wires only
 PUT:
   for (uint32_t i = 0; i < sizeof(T); ++i) {
@@ -90,7 +90,7 @@ PUT:
   }
 }
 
-SPECKV_INLINE void store_completion(ap_uint<128> *port, uint32_t index, const speckv_completion &c) {
+SPECKV_INLINE void store_completion(ap_uint<128>* port, uint32_t index, const speckv_completion& c) {
   uint8_t bytes[sizeof(speckv_completion)];
   put_field(bytes, offsetof(speckv_completion, status), c.status);
   put_field(bytes, offsetof(speckv_completion, flags), c.flags);
@@ -106,7 +106,7 @@ PACK:
   }
   port[index] = word;
 #else
-  std::memcpy(static_cast<void *>(&port[index]), bytes, sizeof(bytes));
+  std::memcpy(static_cast<void*>(&port[index]), bytes, sizeof(bytes));
 #endif
 }
 

@@ -6,7 +6,7 @@
 namespace speckv {
 inline namespace SPECKV_VARIANT {
 
-static inline Coded encode_payload(uint8_t scheme, uint8_t dtype, const Geometry &g,
+static inline Coded encode_payload(uint8_t scheme, uint8_t dtype, const Geometry& g,
                                    const uint16_t block[][LANES], uint8_t payload[][BEAT_BYTES]) {
   const bool fp16 = dtype == SPECKV_DTYPE_FP16;
   switch (scheme) {
@@ -17,7 +17,7 @@ static inline Coded encode_payload(uint8_t scheme, uint8_t dtype, const Geometry
   }
 }
 
-static inline Verdict decode_payload(uint8_t scheme, uint8_t dtype, const Geometry &g, uint64_t params,
+static inline Verdict decode_payload(uint8_t scheme, uint8_t dtype, const Geometry& g, uint64_t params,
                                      uint32_t bytes, const uint8_t payload[][BEAT_BYTES],
                                      uint16_t block[][LANES]) {
   const bool fp16 = dtype == SPECKV_DTYPE_FP16;
@@ -31,7 +31,7 @@ static inline Verdict decode_payload(uint8_t scheme, uint8_t dtype, const Geomet
 }
 
 // Payload bytes that the scheme can have made from this shape.
-SPECKV_INLINE Verdict check_payload_bytes(const speckv_record_header &h, const Geometry &g) {
+SPECKV_INLINE Verdict check_payload_bytes(const speckv_record_header& h, const Geometry& g) {
   uint32_t low = g.raw_bytes, high = g.raw_bytes;
   if (!(h.flags & SPECKV_FLAG_RAW)) {
     low = int8_least_bytes(g);

@@ -1,6 +1,13 @@
 // Build-dependent words that every kernel header shares: inlining, dispatch, on-chip memory, buffer sizes.
 #pragma once
+#if defined(__SYNTHESIS__) && !defined(__VITIS_HLS__)
+// A host compiler that checks the synthesis branches: the open ap_int headers refuse the macro.
+#undef __SYNTHESIS__
 #include <ap_int.h>
+#define __SYNTHESIS__
+#else
+#include <ap_int.h>
+#endif
 
 #include <cstdint>
 

@@ -53,19 +53,19 @@ struct CrcTables {
 };
 constexpr CrcTables CRC_TABLES{};
 
-static inline uint64_t crc_load64(const uint8_t *p) {
+static inline uint64_t crc_load64(const uint8_t* p) {
   uint64_t v;
   std::memcpy(&v, p, 8);
   return v;
 }
 
 static inline uint32_t crc_shift_stream(uint32_t s) {
-  const auto &t = CRC_TABLES.shift;
+  const auto& t = CRC_TABLES.shift;
   return t[0][s & 255] ^ t[1][s >> 8 & 255] ^ t[2][s >> 16 & 255] ^ t[3][s >> 24];
 }
 
-static inline uint32_t crc32c_sliced(uint32_t state, const uint8_t *p, size_t bytes) {
-  const auto &t = CRC_TABLES.slice;
+static inline uint32_t crc32c_sliced(uint32_t state, const uint8_t* p, size_t bytes) {
+  const auto& t = CRC_TABLES.slice;
   for (; bytes >= 8; bytes -= 8, p += 8) {
     const uint64_t v = crc_load64(p) ^ state;
     state = t[7][v & 255] ^ t[6][v >> 8 & 255] ^ t[5][v >> 16 & 255] ^ t[4][v >> 24 & 255] ^
@@ -76,7 +76,7 @@ static inline uint32_t crc32c_sliced(uint32_t state, const uint8_t *p, size_t by
 }
 
 #ifdef SPECKV_CRC_TARGET
-SPECKV_CRC_TARGET static inline uint32_t crc_step64(uint32_t state, const uint8_t *p) {
+SPECKV_CRC_TARGET static inline uint32_t crc_step64(uint32_t state, const uint8_t* p) {
 #if defined(__x86_64__)
   return uint32_t(_mm_crc32_u64(state, crc_load64(p)));
 #else
@@ -92,7 +92,7 @@ SPECKV_CRC_TARGET static inline uint32_t crc_step8(uint32_t state, uint8_t byte)
 #endif
 }
 
-SPECKV_CRC_TARGET static inline uint32_t crc32c_instruction(uint32_t a, const uint8_t *p, size_t bytes) {
+SPECKV_CRC_TARGET static inline uint32_t crc32c_instruction(uint32_t a, const uint8_t* p, size_t bytes) {
   constexpr size_t n = CRC_STREAM_BYTES;
   for (; bytes >= 3 * n; bytes -= 3 * n, p += 3 * n) {
     uint32_t b = 0, c = 0;
@@ -119,7 +119,7 @@ static inline bool crc_has_instruction() {
 }
 #endif
 
-static inline uint32_t crc32c_native(uint32_t state, const uint8_t *p, size_t bytes) {
+static inline uint32_t crc32c_native(uint32_t state, const uint8_t* p, size_t bytes) {
 #ifdef SPECKV_CRC_TARGET
   static const bool fast = crc_has_instruction();
   if (fast) return crc32c_instruction(state, p, bytes);

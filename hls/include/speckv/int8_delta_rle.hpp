@@ -68,7 +68,7 @@ struct RunWriter {
 };
 
 // Stages 19-20: a full beat leaves the window.
-SPECKV_INLINE void flush_beat(RunWriter &w, uint8_t payload[][BEAT_BYTES]) {
+SPECKV_INLINE void flush_beat(RunWriter& w, uint8_t payload[][BEAT_BYTES]) {
 #pragma HLS INLINE  // part of its caller's pipeline
   if (w.fill >= BEAT_BYTES) {
   SHIFT:
@@ -83,7 +83,7 @@ SPECKV_INLINE void flush_beat(RunWriter &w, uint8_t payload[][BEAT_BYTES]) {
 }
 
 // Stages 15-18: a run ends where the value changes or 256 are counted.
-SPECKV_INLINE void append_runs(RunWriter &w, const uint8_t delta[LANES]) {
+SPECKV_INLINE void append_runs(RunWriter& w, const uint8_t delta[LANES]) {
 #pragma HLS INLINE  // part of its caller's pipeline
   uint32_t fill = w.fill, run = w.run;
   uint8_t value = w.value;
@@ -103,8 +103,8 @@ LANE:
 }
 
 template <class F>
-SPECKV_INLINE void encode_runs(const uint16_t block[][LANES], uint32_t first, uint32_t beats,
-                               uint32_t absmax, RunWriter &w, uint8_t payload[][BEAT_BYTES]) {
+SPECKV_INLINE void encode_runs(const uint16_t block[][LANES], uint32_t first, uint32_t beats, uint32_t absmax,
+                               RunWriter& w, uint8_t payload[][BEAT_BYTES]) {
   const int32_t top_exponent = exponent_of<F>(int32_t(absmax));
   const uint32_t top_mantissa = uint32_t(mantissa_of<F>(int32_t(absmax)));
   const uint32_t reciprocal = (uint32_t(LEVELS) << RECIPROCAL_BITS) / (top_mantissa | (top_mantissa == 0));
@@ -139,7 +139,7 @@ BEATS:
 
 // block: the kinds present, K first. payload: holds the raw block, hence any coding of it.
 template <class F>
-SPECKV_INLINE Coded int8_encode(const Geometry &g, const uint16_t block[][LANES],
+SPECKV_INLINE Coded int8_encode(const Geometry& g, const uint16_t block[][LANES],
                                 uint8_t payload[][BEAT_BYTES]) {
   RunWriter w;
 #pragma HLS ARRAY_PARTITION variable = w.window complete  // any byte in any cycle
@@ -246,7 +246,7 @@ SPECKV_INLINE Verdict int8_decode_kind(const uint8_t payload[][BEAT_BYTES], uint
 
 // Least and most payload bytes of a coded block are checked before; everything else is here.
 template <class F>
-SPECKV_INLINE Verdict int8_decode(const Geometry &g, uint64_t params, uint32_t payload_bytes,
+SPECKV_INLINE Verdict int8_decode(const Geometry& g, uint64_t params, uint32_t payload_bytes,
                                   const uint8_t payload[][BEAT_BYTES], uint16_t block[][LANES]) {
   const uint32_t key_bytes = uint32_t(params >> 32);
   if (key_bytes > payload_bytes) return wrong(SPECKV_STATUS_BAD_PAYLOAD, key_bytes, payload_bytes);
@@ -267,25 +267,25 @@ KINDS:
   return verdict;
 }
 
-SPECKV_INLINE uint32_t int8_least_bytes(const Geometry &g) {
+SPECKV_INLINE uint32_t int8_least_bytes(const Geometry& g) {
   const uint32_t kinds = (g.has_key ? 1 : 0) + (g.has_value ? 1 : 0);
   return 2 * kinds * ((g.kind_beats * LANES + MAX_RUN - 1) / MAX_RUN);
 }
 
 // One clone a type: dispatch happens once a block, not once a beat.
-SPECKV_CLONES static Coded int8_encode_fp16(const Geometry &g, const uint16_t block[][LANES],
+SPECKV_CLONES static Coded int8_encode_fp16(const Geometry& g, const uint16_t block[][LANES],
                                             uint8_t payload[][BEAT_BYTES]) {
   return int8_encode<Fp16>(g, block, payload);
 }
-SPECKV_CLONES static Coded int8_encode_bf16(const Geometry &g, const uint16_t block[][LANES],
+SPECKV_CLONES static Coded int8_encode_bf16(const Geometry& g, const uint16_t block[][LANES],
                                             uint8_t payload[][BEAT_BYTES]) {
   return int8_encode<Bf16>(g, block, payload);
 }
-SPECKV_CLONES static Verdict int8_decode_fp16(const Geometry &g, uint64_t params, uint32_t payload_bytes,
+SPECKV_CLONES static Verdict int8_decode_fp16(const Geometry& g, uint64_t params, uint32_t payload_bytes,
                                               const uint8_t payload[][BEAT_BYTES], uint16_t block[][LANES]) {
   return int8_decode<Fp16>(g, params, payload_bytes, payload, block);
 }
-SPECKV_CLONES static Verdict int8_decode_bf16(const Geometry &g, uint64_t params, uint32_t payload_bytes,
+SPECKV_CLONES static Verdict int8_decode_bf16(const Geometry& g, uint64_t params, uint32_t payload_bytes,
                                               const uint8_t payload[][BEAT_BYTES], uint16_t block[][LANES]) {
   return int8_decode<Bf16>(g, params, payload_bytes, payload, block);
 }

@@ -1,7 +1,7 @@
 // kv_compress: blocks to records. For each descriptor three stages run as DATAFLOW, so block i is coded while
-// i + 1 is read and i - 1 written; no stage reads external memory twice. Each stage moves one beat of 32 values
-// a cycle: its loops have II=1 over whole beats, arrays are one beat wide and two-ported by ping-pong, and the
-// only values carried from beat to beat are maxima, the CRC's 32 bits and an open run.
+// i + 1 is read and i - 1 written; no stage reads external memory twice. Each stage moves one beat of 32
+// values a cycle: its loops have II=1 over whole beats, arrays are one beat wide and two-ported by ping-pong,
+// and the only values carried from beat to beat are maxima, the CRC's 32 bits and an open run.
 #pragma once
 #include "speckv/codecs.hpp"
 #include "speckv/crc32c.hpp"
@@ -23,13 +23,13 @@ struct CodedJob {
 };
 
 // Stage 1: descriptor, checks, K and V into the block buffer.
-static void read_block(const ap_uint<512> *blocks, const ap_uint<512> *descriptors, uint32_t index,
-                       CompressJob &job, uint16_t block[MAX_BLOCK_BEATS][LANES]) {
+static void read_block(const ap_uint<512>* blocks, const ap_uint<512>* descriptors, uint32_t index,
+                       CompressJob& job, uint16_t block[MAX_BLOCK_BEATS][LANES]) {
   job.d = read_descriptor(descriptors, index);
   job.verdict = check_compress(job.d);
   if (job.verdict.status) return;
   job.geometry = geometry_of(job.d);
-  const Geometry &g = job.geometry;
+  const Geometry& g = job.geometry;
   const uint64_t key = job.d.key_offset / BEAT_BYTES, value = job.d.value_offset / BEAT_BYTES;
 READ:
   for (uint32_t i = 0; i < g.block_beats; ++i) {
@@ -44,18 +44,20 @@ READ:
 }
 
 // Stage 2: the scheme, or the block itself where the scheme cannot hold it or does not pay.
-static void code_block(const CompressJob &job, const uint16_t block[MAX_BLOCK_BEATS][LANES], CodedJob &out,
+static void code_block(const CompressJob& job, const uint16_t block[MAX_BLOCK_BEATS][LANES], CodedJob& out,
                        uint8_t payload[PAYLOAD_BEATS][BEAT_BYTES]) {
   out.job = job;
   if (job.verdict.status) return;
   out.payload = encode_payload(job.d.scheme, job.d.dtype, job.geometry, block, payload);
   if (!out.payload.coded) {
+#ifdef __SYNTHESIS__
     raw_encode(job.geometry.block_beats, block, payload);
+#endif
     out.payload = Coded{false, job.geometry.raw_bytes, 0};
   }
 }
 
-SPECKV_INLINE speckv_record_header make_header(const speckv_descriptor &d, const Coded &payload) {
+SPECKV_INLINE speckv_record_header make_header(const speckv_descriptor& d, const Coded& payload) {
   speckv_record_header h;
   h.magic = SPECKV_MAGIC;
   h.format_version = SPECKV_FORMAT_VERSION;
@@ -81,12 +83,12 @@ SPECKV_INLINE speckv_record_header make_header(const speckv_descriptor &d, const
 }
 
 // Stage 3: payload with zero padding, header with the CRC of both, completion.
-static void write_record(const CodedJob &coded, const uint8_t payload[PAYLOAD_BEATS][BEAT_BYTES],
-                         ap_uint<512> *records, ap_uint<128> *completions, uint32_t index) {
-  const Verdict &v = coded.job.verdict;
+static void write_record(const CodedJob& coded, const uint8_t payload[PAYLOAD_BEATS][BEAT_BYTES],
+                         ap_uint<512>* records, ap_uint<128>* completions, uint32_t index) {
+  const Verdict& v = coded.job.verdict;
   speckv_completion done = {v.status, 0, 0, v.value, v.limit};
   if (!v.status) {
-    const speckv_descriptor &d = coded.job.d;
+    const speckv_descriptor& d = coded.job.d;
     const uint64_t slot = d.record_offset / BEAT_BYTES;
     const uint32_t bytes = coded.payload.bytes, beats = whole_lines(bytes) / BEAT_BYTES;
     speckv_record_header h = make_header(d, coded.payload);
@@ -118,8 +120,8 @@ static void write_record(const CodedJob &coded, const uint8_t payload[PAYLOAD_BE
   store_completion(completions, index, done);
 }
 
-static void compress_one(const ap_uint<512> *blocks, ap_uint<512> *records, const ap_uint<512> *descriptors,
-                         ap_uint<128> *completions, uint32_t index) {
+static void compress_one(const ap_uint<512>* blocks, ap_uint<512>* records, const ap_uint<512>* descriptors,
+                         ap_uint<128>* completions, uint32_t index) {
 #pragma HLS DATAFLOW  // the three stages overlap from block to block
   CompressJob job;
   CodedJob coded;
@@ -129,11 +131,17 @@ static void compress_one(const ap_uint<512> *blocks, ap_uint<512> *records, cons
 #pragma HLS ARRAY_RESHAPE variable = payload complete dim = 2  // one word a beat
   read_block(blocks, descriptors, index, job, block);
   code_block(job, block, coded, payload);
+#ifdef __SYNTHESIS__
   write_record(coded, payload, records, completions, index);
+#else
+  // A raw payload is the block: natively it need not be copied from buffer to buffer.
+  const bool raw = !job.verdict.status && !coded.payload.coded;
+  write_record(coded, raw ? as_payload(block) : payload, records, completions, index);
+#endif
 }
 
-static inline void kv_compress_batch(const ap_uint<512> *blocks, ap_uint<512> *records,
-                                     const ap_uint<512> *descriptors, ap_uint<128> *completions,
+static inline void kv_compress_batch(const ap_uint<512>* blocks, ap_uint<512>* records,
+                                     const ap_uint<512>* descriptors, ap_uint<128>* completions,
                                      uint32_t count, uint64_t abi_id) {
   if (refuse_batch(completions, count, abi_id)) return;
 BATCH:

@@ -1,5 +1,6 @@
-// kv_decompress: records to blocks. Three stages as DATAFLOW, as in kv_compress.hpp: a record is read once and
-// its CRC folded on chip, then decoded into the block buffer, and the block written only when all of it held.
+// kv_decompress: records to blocks. Three stages as DATAFLOW, as in kv_compress.hpp: a record is read once
+// and its CRC folded on chip, then decoded into the block buffer, and the block written only when all of it
+// held.
 #pragma once
 #include "speckv/codecs.hpp"
 #include "speckv/crc32c.hpp"
@@ -16,7 +17,8 @@ struct DecompressJob {
 };
 
 // Descriptor and header against each other; nothing of the payload is read before this is fine.
-SPECKV_INLINE Verdict check_header(const speckv_record_header &h, const speckv_descriptor &d, const Geometry &g) {
+SPECKV_INLINE Verdict check_header(const speckv_record_header& h, const speckv_descriptor& d,
+                                   const Geometry& g) {
   Verdict v = check_format(h);
   v = v.status ? v : check_identity(h, d);
   v = v.status ? v : check_scheme_use(h);
@@ -25,8 +27,8 @@ SPECKV_INLINE Verdict check_header(const speckv_record_header &h, const speckv_d
 }
 
 // Stage 1: descriptor, header, payload, CRC.
-static void read_record(const ap_uint<512> *records, const ap_uint<512> *descriptors, uint32_t index,
-                        DecompressJob &job, uint8_t payload[PAYLOAD_BEATS][BEAT_BYTES]) {
+static void read_record(const ap_uint<512>* records, const ap_uint<512>* descriptors, uint32_t index,
+                        DecompressJob& job, uint8_t payload[PAYLOAD_BEATS][BEAT_BYTES]) {
   job.d = read_descriptor(descriptors, index);
   job.verdict = check_decompress(job.d);
   if (job.verdict.status) return;
@@ -50,24 +52,26 @@ READ:
 }
 
 // Stage 2: payload to block.
-static void decode_block(const DecompressJob &in, const uint8_t payload[PAYLOAD_BEATS][BEAT_BYTES],
-                         DecompressJob &out, uint16_t block[MAX_BLOCK_BEATS][LANES]) {
+static void decode_block(const DecompressJob& in, const uint8_t payload[PAYLOAD_BEATS][BEAT_BYTES],
+                         DecompressJob& out, uint16_t block[MAX_BLOCK_BEATS][LANES]) {
   out = in;
   if (in.verdict.status) return;
   if (in.h.flags & SPECKV_FLAG_RAW) {
+#ifdef __SYNTHESIS__
     raw_decode(in.geometry.block_beats, payload, block);
+#endif
   } else {
-    out.verdict = decode_payload(in.h.scheme, in.h.dtype, in.geometry, params_word(in.h),
-                                 in.h.payload_bytes, payload, block);
+    out.verdict = decode_payload(in.h.scheme, in.h.dtype, in.geometry, params_word(in.h), in.h.payload_bytes,
+                                 payload, block);
   }
 }
 
 // Stage 3: K and V, and the completion; a damaged record leaves the destination untouched.
-static void write_block(const DecompressJob &job, const uint16_t block[MAX_BLOCK_BEATS][LANES],
-                        ap_uint<512> *blocks, ap_uint<128> *completions, uint32_t index) {
+static void write_block(const DecompressJob& job, const uint16_t block[MAX_BLOCK_BEATS][LANES],
+                        ap_uint<512>* blocks, ap_uint<128>* completions, uint32_t index) {
   speckv_completion done = {job.verdict.status, 0, 0, job.verdict.value, job.verdict.limit};
   if (!job.verdict.status) {
-    const Geometry &g = job.geometry;
+    const Geometry& g = job.geometry;
     const uint64_t key = job.d.key_offset / BEAT_BYTES, value = job.d.value_offset / BEAT_BYTES;
   WRITE:
     for (uint32_t i = 0; i < g.block_beats; ++i) {
@@ -85,8 +89,8 @@ static void write_block(const DecompressJob &job, const uint16_t block[MAX_BLOCK
   store_completion(completions, index, done);
 }
 
-static void decompress_one(const ap_uint<512> *records, ap_uint<512> *blocks, const ap_uint<512> *descriptors,
-                           ap_uint<128> *completions, uint32_t index) {
+static void decompress_one(const ap_uint<512>* records, ap_uint<512>* blocks, const ap_uint<512>* descriptors,
+                           ap_uint<128>* completions, uint32_t index) {
 #pragma HLS DATAFLOW  // the three stages overlap from record to record
   DecompressJob job, decoded;
   SPECKV_ONCHIP uint8_t payload[PAYLOAD_BEATS][BEAT_BYTES];
@@ -95,11 +99,16 @@ static void decompress_one(const ap_uint<512> *records, ap_uint<512> *blocks, co
 #pragma HLS ARRAY_RESHAPE variable = block complete dim = 2  // one word a beat
   read_record(records, descriptors, index, job, payload);
   decode_block(job, payload, decoded, block);
+#ifdef __SYNTHESIS__
   write_block(decoded, block, blocks, completions, index);
+#else
+  const bool raw = !decoded.verdict.status && (decoded.h.flags & SPECKV_FLAG_RAW);
+  write_block(decoded, raw ? as_block(payload) : block, blocks, completions, index);
+#endif
 }
 
-static inline void kv_decompress_batch(const ap_uint<512> *records, ap_uint<512> *blocks,
-                                       const ap_uint<512> *descriptors, ap_uint<128> *completions,
+static inline void kv_decompress_batch(const ap_uint<512>* records, ap_uint<512>* blocks,
+                                       const ap_uint<512>* descriptors, ap_uint<128>* completions,
                                        uint32_t count, uint64_t abi_id) {
   if (refuse_batch(completions, count, abi_id)) return;
 BATCH:

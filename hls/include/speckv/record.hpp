@@ -5,7 +5,7 @@
 namespace speckv {
 inline namespace SPECKV_VARIANT {
 
-SPECKV_INLINE speckv_descriptor read_descriptor(const ap_uint<512> *port, uint32_t index) {
+SPECKV_INLINE speckv_descriptor read_descriptor(const ap_uint<512>* port, uint32_t index) {
   uint8_t b[BEAT_BYTES];
 #pragma HLS ARRAY_PARTITION variable = b complete  // all fields in the cycle the beat arrives
   load_beat(port, index, b);
@@ -63,7 +63,7 @@ PARAMS:
   return h;
 }
 
-SPECKV_INLINE void format_header(const speckv_record_header &h, uint8_t b[BEAT_BYTES]) {
+SPECKV_INLINE void format_header(const speckv_record_header& h, uint8_t b[BEAT_BYTES]) {
 #define SPECKV_PUT(field) put_field(b, offsetof(speckv_record_header, field), h.field)
   SPECKV_PUT(magic);
   SPECKV_PUT(format_version);
@@ -111,13 +111,13 @@ struct Coded {
 SPECKV_INLINE uint32_t dtype_bytes(uint8_t dtype) { return dtype == SPECKV_DTYPE_FP32 ? 4 : 2; }
 
 // Bytes of the kinds present; 64 bits, for a descriptor not checked yet.
-SPECKV_INLINE uint64_t block_bytes(const speckv_descriptor &d) {
+SPECKV_INLINE uint64_t block_bytes(const speckv_descriptor& d) {
   const uint64_t kind = uint64_t(d.tokens) * d.heads * d.head_dim * dtype_bytes(d.dtype);
   return d.kinds == SPECKV_KIND_BOTH ? 2 * kind : kind;
 }
 
 // d: checked, so that nothing here overflows.
-SPECKV_INLINE Geometry geometry_of(const speckv_descriptor &d) {
+SPECKV_INLINE Geometry geometry_of(const speckv_descriptor& d) {
   Geometry g;
   g.raw_bytes = uint32_t(block_bytes(d));
   g.block_beats = g.raw_bytes / BEAT_BYTES;
