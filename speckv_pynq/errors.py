@@ -53,5 +53,9 @@ class DeviceBufferError(DeviceError):
     """A buffer is not device memory, is freed, or is too small."""
 
 
+class StaleHandle(SpeckvError, LookupError):
+    """A block handle was released before, or never given out."""
+
+
 class PoolFull(SpeckvError, MemoryError):
     """A tier's byte budget does not hold what was asked for."""

@@ -1,0 +1,273 @@
+"""Blocks in and out of the tiers.
+
+put: pack -> encode in staging, worst-case slots -> lines of L3 for the bytes that came out. All or nothing.
+get: L1 and L2 hits are unpacked where they are; misses are decoded, into the L1 slots that the policy gives them or
+into staging, one round ahead of the unpacking.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import threading
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from speckv_pynq import spec
+from speckv_pynq.block import BlockShape
+from speckv_pynq.codec import Codebook, Codec
+from speckv_pynq.config import TierConfig
+from speckv_pynq.device.protocol import Device, DeviceBuffer
+from speckv_pynq.errors import ConfigError, DeviceError, PoolFull, ShapeError
+from speckv_pynq.native import U8, U32, U64, Core, Tier, Workers
+from speckv_pynq.native.layout import CoreConfig
+from speckv_pynq.tiers.places import Places
+from speckv_pynq.tiers.policies import DensePolicy, LruPolicy, Policy
+from speckv_pynq.tiers.rounds import Fetcher
+from speckv_pynq.tiers.staging import Staging
+from speckv_pynq.tiers.stats import TierStats
+from speckv_pynq.tiers.strided import StridedKV
+
+Handles = npt.NDArray[np.uint64]
+
+
+class TierManager:
+    """The tiered cache of one model's blocks; the device stays the caller's.
+
+    Safe to use from several threads: calls are serialised, whole. A call that raises has changed nothing, except
+    that a get may have written other blocks of its destination.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        shape: BlockShape,
+        scheme: spec.Scheme,
+        config: TierConfig,
+        layout_fingerprint: int = 0,
+        *,
+        layers: int,
+        codebook: Codebook | None = None,
+    ) -> None:
+        self.shape, self.config, self.layers = shape, config, layers
+        self.codec = Codec(device, shape, scheme, layout_fingerprint, codebook)
+        self._lock = threading.Lock()
+        self._closed = False
+        self._buffers: list[DeviceBuffer] = []
+        self._staging = Staging(device, self.codec, config.l2_bytes)
+        self._policy: Policy = LruPolicy() if config.policy == "lru" else DensePolicy()
+        self._encoded = self._raw = self._overflows = 0
+        try:
+            self._core = self._make_core(device)
+            self._workers = Workers(device.num_engines)
+        except BaseException:
+            self._free()
+            raise
+        self._fetcher = Fetcher(
+            self.codec, self._core, self._staging, self._memories, self._policy, self._workers
+        )
+
+    def put(
+        self,
+        layer: int,
+        positions: npt.ArrayLike,
+        rows: npt.ArrayLike,
+        offsets: npt.ArrayLike,
+        source: StridedKV,
+    ) -> Handles:
+        """Codes n blocks of a layer; their handles, (n,) uint64, with one reference each.
+
+        Block j: batch row rows[j], tokens offsets[j].. of source; its first token has position positions[j].
+        """
+        places = Places.of(self.shape, rows, offsets, source)
+        at = np.ascontiguousarray(positions, np.uint32)
+        if len(at) != len(places):
+            raise ValueError(f"{len(at)} positions for {len(places)} blocks")
+        if not 0 <= layer < self.layers:
+            raise ValueError(f"layer {layer} is not within 0..{self.layers - 1}")
+        with self._lock:
+            self._check_open()
+            self._fetcher.settle()
+            handles: list[U64] = []
+            raw = overflows = 0
+            try:
+                for first in range(0, len(at), self._staging.blocks):
+                    part = slice(first, first + self._staging.blocks)
+                    taken, counts = self._put_round(layer, at[part], places.pick(part))
+                    handles.append(taken)
+                    raw, overflows = raw + counts[0], overflows + counts[1]
+            except BaseException:
+                for taken in handles:
+                    self._core.release(taken)
+                raise
+            self._encoded += len(at) * self.shape.block_bytes
+            self._raw, self._overflows = self._raw + raw, self._overflows + overflows
+            return np.concatenate(handles) if handles else np.empty(0, np.uint64)
+
+    def get(
+        self,
+        handles: npt.ArrayLike,
+        rows: npt.ArrayLike,
+        offsets: npt.ArrayLike,
+        dest: StridedKV,
+    ) -> None:
+        """Writes block j to batch row rows[j], tokens offsets[j].. of dest.
+
+        RecordError for a damaged record names its block; nothing of that block is written.
+        """
+        places = Places.of(self.shape, rows, offsets, dest)
+        if not dest.writable:
+            raise ShapeError("dest is read-only")
+        wanted = np.ascontiguousarray(handles, np.uint64)
+        if len(wanted) != len(places):
+            raise ValueError(f"{len(wanted)} handles for {len(places)} places")
+        with self._lock:
+            self._check_open()
+            self._fetcher.get(wanted, places)
+
+    def prefetch(self, handles: npt.ArrayLike) -> int:
+        """Decodes blocks into L2 ahead of their get, oldest ones leaving; how many it could take.
+
+        A block leaves L2 with the get that reads it.
+        """
+        with self._lock:
+            self._check_open()
+            return self._fetcher.prefetch(np.ascontiguousarray(handles, np.uint64))
+
+    def retain(self, handles: npt.ArrayLike) -> None:
+        """One reference more for each: a block may stand in several rows. Nothing is coded again."""
+        with self._lock:
+            self._check_open()
+            self._core.retain(np.ascontiguousarray(handles, np.uint64))
+
+    def release(self, handles: npt.ArrayLike) -> None:
+        """One reference less for each; a block without references leaves all tiers, its memory goes back."""
+        with self._lock:
+            self._check_open()
+            self._fetcher.settle()
+            self._core.release(np.ascontiguousarray(handles, np.uint64))
+
+    def stats(self) -> TierStats:
+        """What is held and has been done."""
+        with self._lock:
+            self._check_open()
+            core = self._core.stats()
+            elements = self.shape.block_bytes // spec.DTYPE_BYTES[self.shape.dtype]
+            return TierStats(
+                blocks=core.blocks,
+                references=core.references,
+                block_fp16_bytes=core.blocks * elements * 2,
+                record_bytes=core.record_bytes,
+                record_bytes_by_layer=tuple(self._core.layer_bytes().tolist()),
+                l1_bytes=core.held_bytes[0],
+                l1_blocks=core.slots[0],
+                l2_bytes=self._staging.held_bytes + core.held_bytes[1],
+                l2_blocks=core.slots[1],
+                l3_bytes=core.held_bytes[2],
+                l3_slack_bytes=core.held_bytes[2] - core.used_bytes[2],
+                metadata_bytes=core.metadata_bytes,
+                hits_l1=core.hits[0],
+                hits_l2=core.hits[1],
+                misses=core.misses,
+                bytes_decoded=self._fetcher.decoded * self.shape.block_bytes,
+                bytes_encoded=self._encoded,
+                raw_fallbacks=self._raw,
+                overflows=self._overflows,
+            )
+
+    def records(self, handle: int) -> list[U8]:
+        """The records of a block as they lie in L3, one a part; for inspection, valid until its release."""
+        with self._lock:
+            self._check_open()
+            references, offsets, sizes = self._core.block(handle)
+            if not references:
+                self._core.plan_get(np.array([handle], np.uint64))  # raises StaleHandle
+            pool = self._memories[Tier.L3]
+            assert pool is not None
+            pairs = zip(offsets.tolist(), sizes.tolist(), strict=True)
+            return [pool.array[at : at + size] for at, size in pairs]
+
+    def close(self) -> None:
+        """Gives all memory back; harmless when repeated."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            with contextlib.suppress(DeviceError):  # buffers in use live until their run ends
+                self._fetcher.settle()
+            self._core.close()
+            self._workers.close()
+            self._free()
+
+    def __enter__(self) -> TierManager:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _put_round(self, layer: int, positions: U32, places: Places) -> tuple[U64, tuple[int, int]]:
+        """Codes what fits staging; handles, and how many (raw fallbacks, overflows)."""
+        staging, pool = self._staging, self._memories[Tier.L3]
+        assert pool is not None
+        n = len(positions)
+        overflows = places.pack(staging.buffer, staging.slots(n), self._workers)
+        staging.buffer.sync_to_device(0, n * staging.slot_bytes)
+        completions = staging.encode(layer, positions)
+        staging.buffer.sync_from_device(staging.half_bytes, n * staging.slot_bytes)
+        sizes = completions["record_bytes"].reshape(n, -1)
+        try:
+            handles, first, end = self._core.put(
+                layer, positions, staging.buffer.array, staging.record_slots(n), sizes
+            )
+        except PoolFull as error:
+            used = self._core.stats().used_bytes[2]
+            raise PoolFull(
+                f"L3 holds {used} of {self.config.l3_bytes} bytes; {int(sizes.sum())} more do not fit "
+                f"({n} blocks of layer {layer}, positions {positions[0]}..): raise l3_bytes or release blocks"
+            ) from error
+        pool.sync_to_device(first, end - first)
+        raw = 0
+        if self.codec.scheme != spec.Scheme.RAW:
+            raw = int(np.count_nonzero(completions["flags"] & spec.Flag.RAW))
+        return handles, (raw, overflows)
+
+    def _make_core(self, device: Device) -> Core:
+        block = self.shape.block_bytes
+        budgets = (
+            self.config.l1_bytes if self.config.l1_bytes >= block else 0,
+            self.config.l2_bytes - self._staging.nbytes,
+            self.config.l3_bytes,
+        )
+        config = CoreConfig()
+        config.frame_bytes = max(spec.FRAME_BYTES, mmap.PAGESIZE)
+        if self.config.l3_bytes < config.frame_bytes:
+            raise ConfigError(f"l3_bytes {self.config.l3_bytes} < {config.frame_bytes}, one frame")
+        config.block_bytes, config.parts, config.layers = block, len(self.codec.parts), self.layers
+        self._memories: list[DeviceBuffer | None] = []
+        for i, budget in enumerate(budgets):
+            size = budget // config.frame_bytes * config.frame_bytes
+            memory = device.allocate(size, reserve=True) if size else None
+            self._memories.append(memory)
+            if memory is not None:
+                self._buffers.append(memory)
+                config.base[i] = memory.array.ctypes.data
+            config.bytes[i] = size
+            # Only csim's memory is pages of this process that can be given back one by one.
+            config.give_back[i] = device.name == "csim"
+        return Core(config)
+
+    def _free(self) -> None:
+        self._staging.free()
+        for buffer in self._buffers:
+            buffer.free()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise DeviceError("the tier manager is closed")
