@@ -16,12 +16,13 @@ import numpy as np
 
 from speckv_pynq import spec
 from speckv_pynq.errors import RecordError
-from speckv_pynq.reference import int8_delta_rle, raw
+from speckv_pynq.reference import int4, int8_delta_rle, raw
 from speckv_pynq.reference.crc32c import crc32c
 from speckv_pynq.reference.floats import FORMATS, is_finite
 from speckv_pynq.spec import DType, Flag, Kind, Scheme, Status
 
-SCHEMES = (Scheme.RAW, Scheme.INT8_DELTA_RLE)
+CODERS = {Scheme.INT8_DELTA_RLE: int8_delta_rle, Scheme.INT4: int4}
+SCHEMES = (Scheme.RAW, *CODERS)
 BITS = {
     DType.FP16: np.dtype(np.uint16),
     DType.BF16: np.dtype(np.uint16),
@@ -110,7 +111,7 @@ def encode_payload(arrays: Arrays, info: BlockInfo, scheme: Scheme) -> tuple[Fla
     """arrays: bit patterns (tokens, heads, head_dim) per kind -> (flags, scheme_params, payload)."""
     coded = None
     if scheme != Scheme.RAW and all(is_finite(a, FORMATS[info.dtype]) for a in arrays.values()):
-        coded = int8_delta_rle.encode(arrays, FORMATS[info.dtype])
+        coded = CODERS[scheme].encode(arrays, FORMATS[info.dtype])
     if coded and len(coded[0]) < info.block_bytes:
         return Flag(0), coded[1], coded[0]
     return Flag.RAW, bytes(8), raw.encode(list(arrays.values()))
@@ -191,6 +192,9 @@ def check_payload_bytes(header: np.void, info: BlockInfo) -> None:
 
 def payload_range(scheme: Scheme, info: BlockInfo) -> tuple[int, int]:
     """Least and most payload bytes of a coded (not raw) block."""
+    if scheme == Scheme.INT4:
+        exact = int4.payload_bytes(info.shape, info.kind_list)
+        return exact, exact
     runs = -(-info.kind_values // int8_delta_rle.MAX_RUN)
     return 2 * runs * len(info.kind_list), info.block_bytes - 1
 
@@ -223,4 +227,5 @@ def decode_payload(payload: bytes, header: np.void, info: BlockInfo) -> Arrays:
         decoded = raw.decode(payload, len(kinds), info.shape, BITS[DType(info.dtype)])
         return dict(zip(kinds, decoded, strict=True))
     params, fmt = header["scheme_params"].tobytes(), FORMATS[DType(info.dtype)]
-    return int8_delta_rle.decode(payload, params, Kind(info.kinds), info.shape, fmt)
+    coder = CODERS[Scheme(header["scheme"])]
+    return coder.decode(payload, params, Kind(info.kinds), info.shape, fmt)
