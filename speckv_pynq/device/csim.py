@@ -144,7 +144,7 @@ class CsimDevice:
         ]
         for engine in self._engines:
             engine.start()
-        self._stop = weakref.finalize(self, _stop_engines, self._ledger, self._jobs, self._engines)
+        self._stop = weakref.finalize(self, _stop_engines, self._jobs, self._engines)
 
     @property
     def live_buffers(self) -> int:
@@ -177,7 +177,7 @@ class CsimDevice:
         if os.getpid() == self._ledger.pid:
             with self._ledger.lock:
                 self._closed = True
-            left = _stop_engines(self._ledger, self._jobs, self._engines, timeout_s)
+            left = _stop_engines(self._jobs, self._engines, timeout_s)
             if left:
                 raise DeviceTimeout(
                     f"csim: {left} engines still busy {timeout_s:g} s after close()"
@@ -252,14 +252,14 @@ def _engine(jobs: SimpleQueue[tuple[CsimRun, int, int] | None]) -> None:
 
 
 def _stop_engines(
-    ledger: Ledger,
     jobs: SimpleQueue[tuple[CsimRun, int, int] | None],
     engines: list[threading.Thread],
     timeout_s: float = DEFAULT_TIMEOUT_S,
 ) -> int:
-    """Ends the engines after what is queued; how many are still busy after `timeout_s`."""
-    if os.getpid() != ledger.pid:
-        return 0  # a forked child has no engines
+    """Ends the engines after what is queued; how many are still busy after `timeout_s`.
+
+    In a forked child, where this runs at exit, no engine is alive and there is nothing to do.
+    """
     for engine in engines:
         if engine.is_alive():
             jobs.put(None)

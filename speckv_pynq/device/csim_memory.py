@@ -57,8 +57,8 @@ class Ledger:
         """DeviceError in a forked child: engines and locks did not come along."""
         if os.getpid() != self.pid:
             raise DeviceError(
-                f"csim device of process {self.pid} used in process {os.getpid()}: its engines do not "
-                "survive a fork; open a device in the child, or start it with the 'spawn' method"
+                f"csim device of process {self.pid} used in process {os.getpid()}: its engines do "
+                "not survive a fork; open a device in the child, or start it with the 'spawn' method"
             )
 
     def pin(self, memory: Memory) -> None:

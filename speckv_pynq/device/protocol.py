@@ -60,8 +60,8 @@ class Run(Protocol):
         """The completions, (n,) spec.COMPLETION in the order of the descriptors.
 
         DeviceTimeout when they are not all there after `timeout_s`; the run goes on and may be
-        waited for again. DeviceError or AbiMismatch when the call failed as a whole. A status of one
-        descriptor raises nothing.
+        waited for again. DeviceError or AbiMismatch when the call failed as a whole. A status of
+        one descriptor raises nothing.
         """
         ...
 
