@@ -28,7 +28,7 @@ LOSSY_DTYPES = (DType.FP16, DType.BF16)
 
 
 def to_bits(values: np.ndarray, dtype: DType) -> np.ndarray:
-    """float64 values -> nearest bit patterns, uint16, C order; saturates at the largest finite value."""
+    """float64 values -> nearest bit patterns, uint16; saturates at the largest finite value."""
     if dtype == DType.FP16:
         return np.clip(values, -65504, 65504).astype(np.float16).view(np.uint16)
     words = values.astype(np.float32).view(np.uint32).astype(np.uint64)

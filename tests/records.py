@@ -10,8 +10,8 @@ from speckv_pynq.spec import Status
 
 HEADER_BYTES = spec.RECORD_HEADER.itemsize
 
-# One field set to a value, checksum repaired -> what a reader must say. Applied to an fp16 record of
-# 16 tokens, 2 heads, head_dim 64, both kinds, identity zero, scheme int8_delta_rle or int4.
+# One field set to a value, checksum repaired -> what a reader must say. Made for an fp16 record of
+# 16 tokens, 2 heads, head_dim 64, both kinds, identity zero, payload not raw.
 HEADER_FAULTS = [
     ("magic", 0x564B5052, Status.BAD_MAGIC),
     ("format_version", spec.FORMAT_VERSION + 1, Status.BAD_VERSION),

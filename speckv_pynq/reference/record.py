@@ -11,6 +11,7 @@ than the block, falls back to the block itself: payload as in `raw`, Flag.RAW se
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,11 +24,13 @@ from speckv_pynq.spec import DType, Flag, Kind, Scheme, Status
 
 CODERS = {Scheme.INT8_DELTA_RLE: int8_delta_rle, Scheme.INT4: int4}
 SCHEMES = (Scheme.RAW, *CODERS)
-BITS = {
+BITS: dict[DType, np.dtype[Any]] = {
     DType.FP16: np.dtype(np.uint16),
     DType.BF16: np.dtype(np.uint16),
     DType.FP32: np.dtype(np.uint32),
 }
+INFERRED = {"float16": DType.FP16, "float32": DType.FP32, "uint32": DType.FP32}
+COVERED = spec.RECORD_HEADER.itemsize - 4  # header bytes under the CRC, which stands last
 Arrays = dict[Kind, np.ndarray]
 
 
@@ -102,8 +105,7 @@ def build_header(
         header[name] = getattr(info, name)
     header["payload_bytes"] = len(payload)
     header["scheme_params"] = np.frombuffer(params, np.uint8)
-    covered = header.tobytes()[: spec.RECORD_HEADER.fields["crc32c"][1]]
-    header["crc32c"] = crc32c(covered + payload)
+    header["crc32c"] = crc32c(header.tobytes()[:COVERED] + payload)
     return header.tobytes()
 
 
@@ -118,21 +120,25 @@ def encode_payload(arrays: Arrays, info: BlockInfo, scheme: Scheme) -> tuple[Fla
 
 
 def encode_record(
-    k: np.ndarray | None, v: np.ndarray | None, scheme: Scheme, **identity: int
+    k: np.ndarray | None,
+    v: np.ndarray | None,
+    scheme: Scheme,
+    *,
+    dtype: DType | None = None,
+    **identity: Any,
 ) -> bytes:
     """k, v: (tokens, heads, head_dim), float16, float32 or bit patterns; None: the record lacks it.
 
-    identity: fields of BlockInfo beyond shape and kinds; `dtype` is needed for uint16 arrays (bf16
-    has no NumPy type). Returns the whole record: header, payload, zeros up to a line.
+    dtype: needed for uint16 arrays (bf16 has no NumPy type). identity: the fields of BlockInfo from
+    first_layer on. Returns the whole record: header, payload, zeros up to a line.
     """
     given = {kind: a for kind, a in ((Kind.KEY, k), (Kind.VALUE, v)) if a is not None}
-    first = next(iter(given.values()))
-    inferred = {"float16": DType.FP16, "float32": DType.FP32, "uint32": DType.FP32}
-    dtype = DType(identity.pop("dtype", inferred.get(first.dtype.name)))
-    kinds = Kind(sum(given))
-    info = BlockInfo(*first.shape, dtype=dtype, kinds=kinds, **identity)
+    tokens, heads, head_dim = next(iter(given.values())).shape
+    if dtype is None:
+        dtype = INFERRED[next(iter(given.values())).dtype.name]
+    info = BlockInfo(tokens, heads, head_dim, dtype, Kind(sum(given)), **identity)
     check_block(info, scheme)
-    arrays = {kind: np.ascontiguousarray(a).view(BITS[dtype]) for kind, a in given.items()}
+    arrays: Arrays = {kind: np.ascontiguousarray(a).view(BITS[dtype]) for kind, a in given.items()}
     flags, params, payload = encode_payload(arrays, info, scheme)
     padding = -len(payload) % spec.LINE_BYTES
     return build_header(info, scheme, flags, params, payload) + payload + bytes(padding)
@@ -212,7 +218,7 @@ def decode_record(record: bytes, info: BlockInfo) -> tuple[np.ndarray | None, np
     if end > len(record):
         raise fault(Status.RECORD_TOO_SMALL, "record bytes", len(record), end, "refetch the block")
     payload = record[start:end]
-    found = crc32c(record[: spec.RECORD_HEADER.fields["crc32c"][1]] + payload)
+    found = crc32c(record[:COVERED] + payload)
     if found != header["crc32c"]:
         stated = int(header["crc32c"])
         raise fault(Status.BAD_CRC, "crc32c", found, stated, "record damaged; refetch the block")

@@ -17,7 +17,8 @@ EVERY_CODE = np.arange(1 << 16, dtype=np.uint16)
 
 
 def finite_codes(dtype: DType) -> np.ndarray:
-    return EVERY_CODE[(EVERY_CODE & 0x7FFF) < FORMATS[dtype].infinity]
+    magnitude = EVERY_CODE & 0x7FFF
+    return EVERY_CODE[magnitude < FORMATS[dtype].infinity]
 
 
 @pytest.mark.parametrize("dtype", LOSSY_DTYPES)
