@@ -52,7 +52,7 @@ speckv_descriptor random_descriptor(Random& r) {
   speckv_descriptor d = {};
   d.tokens = r.pick(tokens);
   d.head_dim = r.pick(head_dims);
-  d.scheme = uint8_t(r.below(SPECKV_SCHEME_INT8_DELTA_RLE + 1));
+  d.scheme = uint8_t(r.below(SPECKV_SCHEME_INT4 + 1));
   d.dtype = uint8_t(r.below(d.scheme == SPECKV_SCHEME_RAW ? 3 : 2));
   d.kinds = uint8_t(1 + r.below(3));
   d.heads = uint16_t(1 + r.below(2));

@@ -1,5 +1,7 @@
 // Which function codes a block: scheme and element type to codec. A new scheme joins here and in LAST_SCHEME.
 #pragma once
+#include "speckv/int4_decode.hpp"
+#include "speckv/int4_encode.hpp"
 #include "speckv/int8_delta_rle.hpp"
 #include "speckv/validate.hpp"
 
@@ -12,6 +14,8 @@ static inline Coded encode_payload(uint8_t scheme, uint8_t dtype, const Geometry
   switch (scheme) {
     case SPECKV_SCHEME_INT8_DELTA_RLE:
       return fp16 ? int8_encode_fp16(g, block, payload) : int8_encode_bf16(g, block, payload);
+    case SPECKV_SCHEME_INT4:
+      return fp16 ? int4_encode_fp16(g, block, payload) : int4_encode_bf16(g, block, payload);
     default:
       return Coded{false, 0, 0};  // raw
   }
@@ -25,6 +29,8 @@ static inline Verdict decode_payload(uint8_t scheme, uint8_t dtype, const Geomet
     case SPECKV_SCHEME_INT8_DELTA_RLE:
       return fp16 ? int8_decode_fp16(g, params, bytes, payload, block)
                   : int8_decode_bf16(g, params, bytes, payload, block);
+    case SPECKV_SCHEME_INT4:
+      return fp16 ? int4_decode_fp16(g, params, payload, block) : int4_decode_bf16(g, params, payload, block);
     default:
       return wrong(SPECKV_STATUS_BAD_SCHEME, scheme, LAST_SCHEME);
   }
@@ -34,8 +40,9 @@ static inline Verdict decode_payload(uint8_t scheme, uint8_t dtype, const Geomet
 SPECKV_INLINE Verdict check_payload_bytes(const speckv_record_header& h, const Geometry& g) {
   uint32_t low = g.raw_bytes, high = g.raw_bytes;
   if (!(h.flags & SPECKV_FLAG_RAW)) {
-    low = int8_least_bytes(g);
-    high = g.raw_bytes - 1;
+    const bool int4 = h.scheme == SPECKV_SCHEME_INT4;
+    low = int4 ? int4_bytes(g) : int8_least_bytes(g);
+    high = int4 ? int4_bytes(g) : g.raw_bytes - 1;
   }
   return check_range(SPECKV_STATUS_BAD_PAYLOAD_BYTES, h.payload_bytes, low, high);
 }

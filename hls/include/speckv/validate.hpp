@@ -6,7 +6,7 @@
 namespace speckv {
 inline namespace SPECKV_VARIANT {
 
-constexpr uint8_t LAST_SCHEME = SPECKV_SCHEME_INT8_DELTA_RLE;
+constexpr uint8_t LAST_SCHEME = SPECKV_SCHEME_INT4;  // later ones need codebooks or an entropy coder
 
 SPECKV_INLINE bool head_dim_allowed(uint16_t d) {
   return d == 64 || d == 80 || d == 96 || d == 128 || d == 256;
