@@ -128,18 +128,20 @@ def block_ids(
 ) -> npt.NDArray[np.void]:
     """A table of identities, (n,) BLOCK_ID, from columns that broadcast against one another."""
     columns = {
-        "layer": np.asarray(layer),
-        "first_position": np.asarray(first_position),
-        "first_head": np.asarray(first_head),
-        "heads": np.asarray(heads),
+        "layer": layer,
+        "first_position": first_position,
+        "first_head": first_head,
+        "heads": heads,
     }
-    shape = np.broadcast_shapes((1,), *(column.shape for column in columns.values()))
+    shape = np.broadcast(np.empty(1), *columns.values()).shape
     table = np.empty(shape, BLOCK_ID)
     for name, column in columns.items():
-        if column.size:  # NumPy would cut what does not fit
-            limit = 0xFFFFFFFF if name == "first_position" else _MAX_U16
-            _check(name, int(column.min()), 0, limit)
-            _check(name, int(column.max()), 0, limit)
+        limit = 0xFFFFFFFF if name == "first_position" else _MAX_U16
+        if isinstance(column, int):
+            _check(name, column, 0, limit)
+        elif shape != (0,):  # NumPy would cut what does not fit
+            _check(name, int(np.min(column)), 0, limit)
+            _check(name, int(np.max(column)), 0, limit)
         table[name] = column
     return table
 
