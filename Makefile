@@ -6,7 +6,7 @@ PYTHON ?= python3
 TORCH_VERSION ?= $(shell sed -n 's/^torch==//p' constraints.txt)
 TORCH_INDEX ?=
 # Optional parts of the package that .venv gets; pynq has no release for Python 3.13.
-EXTRAS ?= dev,bench,notebooks,pynq
+EXTRAS ?= dev,bench,notebooks,pynq,rtl
 ARGS ?=
 
 VENV := .venv
