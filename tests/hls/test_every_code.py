@@ -1,0 +1,84 @@
+"""Every fp16 and bf16 code through each conversion of the kernels: into q, and from every absmax."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from speckv_pynq import spec
+from speckv_pynq.reference import BlockInfo, encode_record, int8_delta_rle
+from speckv_pynq.reference.floats import FORMATS, magnitude_from_ratio, take_apart
+from speckv_pynq.reference.record import SCHEMES
+from speckv_pynq.spec import DType, Kind, Scheme
+from tests.blocks import LOSSY_DTYPES
+from tests.hls.kernels import Kernels
+from tests.hls.test_agrees_with_reference import assert_agrees
+from tests.records import with_payload
+
+EVERY_CODE = np.arange(1 << 16, dtype=np.uint16)
+
+
+@pytest.mark.parametrize("dtype", LOSSY_DTYPES)
+def test_raw_keeps_every_code(kernels: Kernels, dtype: DType) -> None:
+    info = BlockInfo(64, 4, 256, dtype=dtype, kinds=Kind.KEY)
+    assert info.kind_values == EVERY_CODE.size
+    codes = EVERY_CODE.reshape(info.shape)
+    assert_agrees(kernels, info, codes, None, Scheme.RAW)
+    _, record = kernels.encode(info, codes, None, Scheme.RAW)
+    _, got, _ = kernels.decode(record, info)
+    assert got.tobytes() == codes.tobytes()
+
+
+@pytest.mark.parametrize("dtype", LOSSY_DTYPES)
+@pytest.mark.parametrize("scheme", [s for s in SCHEMES if s != Scheme.RAW])
+def test_every_code_is_coded_beside_larger_ones(
+    kernels: Kernels, scheme: Scheme, dtype: DType
+) -> None:
+    """Codes in order, so that each also meets a block (and a group) whose largest value is near."""
+    fmt = FORMATS[dtype]
+    finite = np.arange(fmt.max_finite + 1, dtype=np.uint16)
+    info = BlockInfo(16, 1, 64, dtype=dtype)
+    values = np.stack([finite, finite | 0x8000], 1).reshape(-1)
+    values = np.pad(values, (0, -values.size % (2 * info.kind_values)))
+    for block in values.reshape(-1, 2, *info.shape):
+        assert_agrees(kernels, info, *block, scheme)
+
+
+def all_levels() -> bytes:
+    """Runs whose decoded q are 0, 1, ... 127, -127, ... -1, then zeros: 1,024 values."""
+    q = np.concatenate([np.arange(128), np.arange(-127, 0), np.zeros(1024 - 255, np.int64)])
+    return int8_delta_rle.run_lengths(np.diff(q, prepend=0).astype(np.uint8))
+
+
+@pytest.mark.parametrize("dtype", LOSSY_DTYPES)
+def test_int8_decodes_every_level_of_every_absmax(kernels: Kernels, dtype: DType) -> None:
+    fmt = FORMATS[dtype]
+    info = BlockInfo(16, 1, 64, dtype=dtype)
+    absmaxes = np.arange(fmt.max_finite + 1, dtype=np.uint16).reshape(-1, 2)
+    _, exponent, mantissa = take_apart(absmaxes, fmt)
+    want = magnitude_from_ratio(
+        mantissa[..., None] * np.arange(128),
+        int8_delta_rle.LEVELS,
+        exponent[..., None] - fmt.bias - fmt.mantissa_bits,
+        fmt,
+    )
+    runs = all_levels()
+    zeros = np.zeros(info.shape, np.uint16)
+    template = encode_record(zeros, zeros, Scheme.INT8_DELTA_RLE, dtype=dtype)
+    params = np.frombuffer(int8_delta_rle.PARAMS.pack(0, 0, len(runs)), np.uint8)
+    template = with_payload(template, runs + runs, scheme_params=params)
+    records = np.repeat(np.frombuffer(template, np.uint8)[None], len(absmaxes), axis=0)
+    at = spec.RECORD_HEADER.fields["scheme_params"][1]
+    records[:, at : at + 4] = absmaxes.view(np.uint8)
+    for record in records:
+        covered = np.concatenate([record[:60], record[64 : 64 + 2 * len(runs)]])
+        record[60:64] = np.frombuffer(kernels.crc32c(covered).to_bytes(4, "little"), np.uint8)
+    for (completion, *kinds), tables in zip(
+        kernels.decode_many([r.tobytes() for r in records], info), want, strict=True
+    ):
+        assert completion["status"] == 0
+        for got, table in zip(kinds, tables, strict=True):
+            got = got.reshape(-1)
+            assert np.array_equal(got[:128], table)
+            assert np.array_equal(got[128:255], table[:0:-1] | 0x8000)
+            assert not got[255:].any()
