@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speckv_pynq.device import library
-from speckv_pynq.errors import PoolFull, SpeckvError, StaleHandle
+from speckv_pynq.errors import DependencyMissing, PoolFull, SpeckvError, StaleHandle
 from speckv_pynq.native.layout import Error
 
 U8 = npt.NDArray[np.uint8]
@@ -22,9 +22,14 @@ _BAD_ARGUMENT, _STALE_HANDLE, _POOL_FULL, _NO_MEMORY = 1, 2, 3, 4
 @functools.cache
 def load() -> ctypes.CDLL:
     """libspeckv.so with the core's functions typed."""
-    cdll = library.load().cdll
-    bind(cdll)
-    return cdll
+    found = library.load()
+    try:
+        bind(found.cdll)
+    except AttributeError as error:
+        raise DependencyMissing(
+            f"{found.path} lacks the tier core ({error}): build it anew from this source tree"
+        ) from error
+    return found.cdll
 
 
 def bind(cdll: ctypes.CDLL) -> None:

@@ -19,7 +19,7 @@ from speckv_pynq import spec
 from speckv_pynq.block import BlockShape
 from speckv_pynq.codec import Codebook, Codec
 from speckv_pynq.config import TierConfig
-from speckv_pynq.device.protocol import Device, DeviceBuffer
+from speckv_pynq.device.protocol import Completions, Device, DeviceBuffer
 from speckv_pynq.errors import ConfigError, DeviceError, PoolFull, ShapeError
 from speckv_pynq.native import U8, U32, U64, Core, Tier, Workers
 from speckv_pynq.native.layout import CoreConfig
@@ -91,19 +91,25 @@ class TierManager:
             self._check_open()
             self._fetcher.settle()
             handles: list[U64] = []
-            raw = overflows = 0
+            asked = raw = overflows = 0
             try:
                 for first in range(0, len(at), self._staging.blocks):
                     part = slice(first, first + self._staging.blocks)
-                    taken, counts = self._put_round(layer, at[part], places.pick(part))
-                    handles.append(taken)
-                    raw, overflows = raw + counts[0], overflows + counts[1]
-            except BaseException:
+                    completions, too_large = self._encode(layer, at[part], places.pick(part))
+                    asked += int(completions["record_bytes"].sum())
+                    handles.append(self._store(layer, at[part], completions))
+                    raw += np.count_nonzero(completions["flags"] & spec.Flag.RAW)
+                    overflows += too_large
+            except BaseException as error:
                 for taken in handles:
                     self._core.release(taken)
+                if isinstance(error, PoolFull):
+                    raise self._full(layer, len(at), asked) from error
                 raise
             self._encoded += len(at) * self.shape.block_bytes
-            self._raw, self._overflows = self._raw + raw, self._overflows + overflows
+            self._overflows += overflows
+            if self.codec.scheme != spec.Scheme.RAW:
+                self._raw += int(raw)
             return np.concatenate(handles) if handles else np.empty(0, np.uint64)
 
     def get(
@@ -212,31 +218,32 @@ class TierManager:
     ) -> None:
         self.close()
 
-    def _put_round(self, layer: int, positions: U32, places: Places) -> tuple[U64, tuple[int, int]]:
-        """Codes what fits staging; handles, and how many (raw fallbacks, overflows)."""
-        staging, pool = self._staging, self._memories[Tier.L3]
-        assert pool is not None
-        n = len(positions)
+    def _encode(self, layer: int, positions: U32, places: Places) -> tuple[Completions, int]:
+        """Codes what fits staging; completions, (n * parts,), and how many values overflowed."""
+        staging, n = self._staging, len(positions)
         overflows = places.pack(staging.buffer, staging.slots(n), self._workers)
         staging.buffer.sync_to_device(0, n * staging.slot_bytes)
         completions = staging.encode(layer, positions)
         staging.buffer.sync_from_device(staging.half_bytes, n * staging.slot_bytes)
+        return completions, overflows
+
+    def _store(self, layer: int, positions: U32, completions: Completions) -> U64:
+        """Copies the records from staging to lines of L3."""
+        pool, n = self._memories[Tier.L3], len(positions)
+        assert pool is not None
         sizes = completions["record_bytes"].reshape(n, -1)
-        try:
-            handles, first, end = self._core.put(
-                layer, positions, staging.buffer.array, staging.record_slots(n), sizes
-            )
-        except PoolFull as error:
-            used = self._core.stats().used_bytes[2]
-            raise PoolFull(
-                f"L3 holds {used} of {self.config.l3_bytes} bytes; {int(sizes.sum())} more do not fit "
-                f"({n} blocks of layer {layer}, positions {positions[0]}..): raise l3_bytes or release blocks"
-            ) from error
+        handles, first, end = self._core.put(
+            layer, positions, self._staging.buffer.array, self._staging.record_slots(n), sizes
+        )
         pool.sync_to_device(first, end - first)
-        raw = 0
-        if self.codec.scheme != spec.Scheme.RAW:
-            raw = int(np.count_nonzero(completions["flags"] & spec.Flag.RAW))
-        return handles, (raw, overflows)
+        return handles
+
+    def _full(self, layer: int, blocks: int, asked: int) -> PoolFull:
+        used = self._core.stats().used_bytes[2]
+        return PoolFull(
+            f"L3 holds {used} of {self.config.l3_bytes} bytes; {blocks} blocks of layer {layer} need "
+            f"{asked} or more: raise l3_bytes or release blocks"
+        )
 
     def _make_core(self, device: Device) -> Core:
         block = self.shape.block_bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,6 +71,7 @@ class Places:
             )  # fmt: skip
 
 
+@functools.cache
 def _parts(shape: BlockShape) -> list[tuple[int, SlotLayout]]:
     """A slot holds the parts of a block one after the other: (offset, layout) of each."""
     one_head = shape.head_bytes * shape.kinds.bit_count()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -100,9 +101,7 @@ class Fetcher:
         yield from self._through_staging(end, len(plan.handles))
 
     def _through_staging(self, first: int, end: int) -> Iterator[Round]:
-        step = self._staging.blocks
-        for i, at in enumerate(range(first, end, step)):
-            last = min(at + step, end)
+        for i, (at, last) in enumerate(self._equal(first, end)):
             yield Round(
                 at, last, self._staging.buffer, self._staging.slots(last - at, i % 2), Tier.L3
             )
@@ -110,10 +109,14 @@ class Fetcher:
     def _cut(
         self, first: int, end: int, memory: DeviceBuffer, slots: U64, tier: Tier
     ) -> Iterator[Round]:
-        step = self._staging.blocks
-        for at in range(first, end, step):
-            last = min(at + step, end)
+        for at, last in self._equal(first, end):
             yield Round(at, last, memory, slots[at - first : last - first], tier)
+
+    def _equal(self, first: int, end: int) -> Iterator[tuple[int, int]]:
+        """first..end - 1 in as few rounds as staging allows, of equal size: a short one would cost a whole call."""
+        rounds = -(-(end - first) // self._staging.blocks)
+        bounds = [first + (end - first) * i // rounds for i in range(rounds + 1)] if rounds else []
+        return itertools.pairwise(bounds)
 
     def _fetch(self, plan: GetPlan, rounds: list[Round], places: Places | None) -> None:
         """Decodes round i + 1 while round i is unpacked (places None: not at all)."""

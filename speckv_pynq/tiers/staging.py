@@ -13,7 +13,7 @@ from speckv_pynq.native import U32, U64
 
 # Of one half: small enough to stay in the caches between decoding and unpacking, large enough
 # to be worth the calls.
-ROUND_BYTES: Final = 1 << 20
+ROUND_BYTES: Final = 2 << 20
 
 
 class Staging:

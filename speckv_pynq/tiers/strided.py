@@ -26,6 +26,7 @@ class StridedKV:
     """
 
     shape: tuple[int, int, int, int]
+    kinds: Kind
     key: Tensor | None
     value: Tensor | None
     writable: bool
@@ -48,17 +49,8 @@ class StridedKV:
             raise ShapeError(f"shape {shape} is not (batch, heads, tokens, head_dim)")
         key, value = (None if x is None else _tensor(x, dtype) for x in (k, v))
         writable = all(x.flags.writeable for x in given if isinstance(x, np.ndarray))
-        return cls(shape, key, value, writable, tuple(given))
-
-    @property
-    def kinds(self) -> Kind:
-        """Which of K and V are there."""
-        kinds = Kind(0)
-        if self.key is not None:
-            kinds |= Kind.KEY
-        if self.value is not None:
-            kinds |= Kind.VALUE
-        return kinds
+        kinds = Kind(Kind.KEY * (k is not None) + Kind.VALUE * (v is not None))
+        return cls(shape, kinds, key, value, writable, tuple(given))
 
 
 def _tensor(x: Any, dtype: DType | None) -> Tensor:
