@@ -258,11 +258,10 @@ def _stop_engines(
 ) -> int:
     """Ends the engines after what is queued; how many are still busy after `timeout_s`.
 
-    In a forked child, where this runs at exit, no engine is alive and there is nothing to do.
+    In a forked child, where this runs at exit, no engine is alive and the marks stay unread.
     """
-    for engine in engines:
-        if engine.is_alive():
-            jobs.put(None)
+    for _ in engines:  # whichever engine takes a mark: so not only for those seen alive meanwhile
+        jobs.put(None)
     deadline = time.monotonic() + timeout_s
     for engine in engines:
         engine.join(max(0.0, deadline - time.monotonic()))

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ import pytest
 from speckv_pynq import spec
 from speckv_pynq.block import BlockShape, block_ids
 from speckv_pynq.codec import Codec
-from speckv_pynq.device.csim import INLINE_BYTES, CsimDevice
+from speckv_pynq.device.csim import INLINE_BYTES, CsimDevice, _engine, _stop_engines
 from speckv_pynq.errors import (
     AbiMismatch,
     ConfigError,
@@ -320,6 +321,27 @@ def test_close_ends_runs_engines_and_buffers() -> None:
     for use in (lambda: device.allocate(64), lambda: device.start_compress(buffer, buffer, run)):
         with pytest.raises(DeviceError, match="closed"):
             use()
+
+
+class SlowQueue:
+    """A queue after whose put() a waiting engine has had time to act."""
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue = SimpleQueue()
+        self.get = self._queue.get
+
+    def put(self, job: object) -> None:
+        self._queue.put(job)
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_engine_that_stops_early_costs_no_other_its_mark(order: int) -> None:
+    jobs = SlowQueue()
+    threads = [threading.Thread(target=_engine, args=(jobs,), daemon=True) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    assert _stop_engines(jobs, threads[::order], timeout_s=2) == 0
 
 
 def test_a_forgotten_device_takes_its_engines_along() -> None:
