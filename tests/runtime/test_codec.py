@@ -178,7 +178,7 @@ def arrays_of(shape: BlockShape, n: int, case: str) -> list[np.ndarray | None]:
     return out
 
 
-@pytest.mark.parametrize("scheme", [Scheme.RAW, Scheme.INT8_DELTA_RLE])
+@pytest.mark.parametrize("scheme", [Scheme.RAW, Scheme.INT8_DELTA_RLE, Scheme.INT4])
 @pytest.mark.parametrize("kinds", [Kind.KEY, Kind.VALUE, Kind.BOTH])
 @pytest.mark.parametrize("dtype", DType)
 @pytest.mark.parametrize("case", ["runs", "normal"])
@@ -376,7 +376,7 @@ def test_every_status_is_an_error(status: Status, decoding: bool) -> None:
         Codec(NoDevice(), SMALL, Scheme.RAW).check(done, [BlockId(0, 0)], decoding=decoding)
 
 
-@pytest.mark.parametrize("scheme", [Scheme.RAW, Scheme.INT8_DELTA_RLE])
+@pytest.mark.parametrize("scheme", [Scheme.RAW, Scheme.INT8_DELTA_RLE, Scheme.INT4])
 @pytest.mark.parametrize("dtype", [DType.FP16, DType.BF16])
 def test_self_test_passes(device: CsimDevice, scheme: Scheme, dtype: DType) -> None:
     for shape in (SMALL, LARGE, dataclasses.replace(SMALL, kinds=Kind.VALUE)):
