@@ -11,11 +11,12 @@ inline namespace SPECKV_VARIANT {
 static inline Coded encode_payload(uint8_t scheme, uint8_t dtype, const Geometry& g,
                                    const uint16_t block[][LANES], uint8_t payload[][BEAT_BYTES]) {
   const bool fp16 = dtype == SPECKV_DTYPE_FP16;
+  SPECKV_ONCHIP Int4Groups work;  // by reference: natively its address is looked up once
   switch (scheme) {
     case SPECKV_SCHEME_INT8_DELTA_RLE:
       return fp16 ? int8_encode_fp16(g, block, payload) : int8_encode_bf16(g, block, payload);
     case SPECKV_SCHEME_INT4:
-      return fp16 ? int4_encode_fp16(g, block, payload) : int4_encode_bf16(g, block, payload);
+      return fp16 ? int4_encode_fp16(g, block, work, payload) : int4_encode_bf16(g, block, work, payload);
     default:
       return Coded{false, 0, 0};  // raw
   }
@@ -25,12 +26,14 @@ static inline Verdict decode_payload(uint8_t scheme, uint8_t dtype, const Geomet
                                      uint32_t bytes, const uint8_t payload[][BEAT_BYTES],
                                      uint16_t block[][LANES]) {
   const bool fp16 = dtype == SPECKV_DTYPE_FP16;
+  SPECKV_ONCHIP Int4Scales scales;
   switch (scheme) {
     case SPECKV_SCHEME_INT8_DELTA_RLE:
       return fp16 ? int8_decode_fp16(g, params, bytes, payload, block)
                   : int8_decode_bf16(g, params, bytes, payload, block);
     case SPECKV_SCHEME_INT4:
-      return fp16 ? int4_decode_fp16(g, params, payload, block) : int4_decode_bf16(g, params, payload, block);
+      return fp16 ? int4_decode_fp16(g, params, scales, payload, block)
+                  : int4_decode_bf16(g, params, scales, payload, block);
     default:
       return wrong(SPECKV_STATUS_BAD_SCHEME, scheme, LAST_SCHEME);
   }

@@ -41,6 +41,13 @@
 #define SPECKV_CLONES __attribute__((target_clones("default", "avx2")))
 #endif
 
+// Stands before a loop of 16 rounds or fewer: GCC would peel it into scalar code before it looks for vectors.
+#if defined(__SYNTHESIS__) || defined(__clang__)
+#define SPECKV_ROLLED
+#else
+#define SPECKV_ROLLED _Pragma("GCC unroll 1")
+#endif
+
 // Block and payload buffers: BRAM/URAM in hardware (a local of a DATAFLOW body becomes a ping-pong pair),
 // one set a thread natively, because several engines call the kernels at once.
 #ifdef __SYNTHESIS__
@@ -58,6 +65,8 @@ inline namespace SPECKV_VARIANT {
 constexpr uint32_t LANES = SPECKV_LANES;
 constexpr uint32_t BEAT_BYTES = SPECKV_LINE_BYTES;
 constexpr uint32_t MAX_BLOCK_BEATS = SPECKV_MAX_BLOCK_BYTES / BEAT_BYTES;
+// A window of lanes may look half a beat past the block.
+constexpr uint32_t BLOCK_BEATS = MAX_BLOCK_BEATS + 1;
 // A payload is never longer than its raw block. Two beats more let a window of two beats be read at any
 // position.
 constexpr uint32_t PAYLOAD_BEATS = MAX_BLOCK_BEATS + 2;

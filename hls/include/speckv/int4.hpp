@@ -21,6 +21,7 @@ constexpr uint32_t HALF = LANES / 2;
 constexpr uint32_t GROUP = SPECKV_GROUP;
 // Of one kind: 64 Ki values in groups of 16 tokens.
 constexpr uint32_t MAX_GROUPS = SPECKV_MAX_BLOCK_BYTES / 2 / 16;
+constexpr uint32_t GROUP_SLOTS = MAX_GROUPS + LANES;  // a window may look past the last
 constexpr int32_t RECIP_BITS = 18;
 constexpr int32_t Z_MIN = -2048, Z_MAX = 2047;
 
@@ -64,72 +65,94 @@ SPECKV_INLINE uint32_t int4_bytes(const Geometry& g) {
   return g.has_value ? int4_plan(g, false, key_end).end : key_end;
 }
 
-// A segment: 32 values of one token and head, or the 16 that are left. Its second half stands w - 16 values
-// after the first: the halves coincide where there is one only, so no lane needs a mask.
+// A segment: 32 values of one token and head, or the 16 that are left of head_dim 80.
 SPECKV_INLINE uint32_t segment_width(uint32_t head_dim, uint32_t dim) {
   return head_dim - dim < LANES ? HALF : LANES;
 }
 
-// at: a multiple of 16 values from the block's begin.
-SPECKV_INLINE void load_segment(const uint16_t block[][LANES], uint32_t at, uint32_t w, uint16_t x[LANES]) {
+// Lanes are handled in two windows of 16. What a window reads past a short segment is never kept.
+// at: a multiple of 8 values from the block's begin. In hardware a copy in registers (lanes are banks, a
+// window has two addresses at most); natively a name for the place, because a copy costs more than the
+// arithmetic.
 #ifdef __SYNTHESIS__
-#pragma HLS INLINE  // two addresses a bank at most: lanes are banks
-HALVES:
-  for (uint32_t l = 0; l < LANES; ++l) {
-#pragma HLS UNROLL  // 32 lanes side by side
-    const uint32_t from = at + (l < HALF ? l : l - HALF + w - HALF);
-    x[l] = block[from / LANES][from % LANES];
+SPECKV_INLINE void read_window(const uint16_t block[][LANES], uint32_t at, uint16_t x[HALF]) {
+#pragma HLS INLINE  // part of its caller's pipeline
+READ:
+  for (uint32_t l = 0; l < HALF; ++l) {
+#pragma HLS UNROLL  // 16 lanes side by side
+    x[l] = block[(at + l) / LANES][(at + l) % LANES];
+  }
+}
+#define SPECKV_WINDOW(x, block, at) \
+  uint16_t x[HALF];                 \
+  read_window(block, at, x)
+#else
+#define SPECKV_WINDOW(x, block, at) const uint16_t* const x = &(block)[0][0] + (at)
+#endif
+
+template <uint32_t COUNT>
+SPECKV_INLINE void write_window(uint16_t block[][LANES], uint32_t at, const uint16_t x[HALF]) {
+#ifdef __SYNTHESIS__
+#pragma HLS INLINE  // part of its caller's pipeline
+WRITE:
+  for (uint32_t l = 0; l < COUNT; ++l) {
+#pragma HLS UNROLL  // all lanes side by side
+    block[(at + l) / LANES][(at + l) % LANES] = x[l];
   }
 #else
-  const uint16_t* p = &block[0][0] + at;
-  std::memcpy(x, p, 2 * HALF);
-  std::memcpy(x + HALF, p + w - HALF, 2 * HALF);
+  std::memcpy(&block[0][0] + at, x, 2 * COUNT);
 #endif
 }
 
-SPECKV_INLINE void store_segment(uint16_t block[][LANES], uint32_t at, uint32_t w, const uint16_t x[LANES]) {
-#ifdef __SYNTHESIS__
-#pragma HLS INLINE  // lanes are banks
-HALVES:
-  for (uint32_t l = 0; l < LANES; ++l) {
-#pragma HLS UNROLL  // 32 lanes side by side
-    const uint32_t to = at + l;
-    if (l < w) block[to / LANES][to % LANES] = x[l];
-  }
-#else
-  uint16_t* p = &block[0][0] + at;
-  std::memcpy(p + w - HALF, x + HALF, 2 * HALF);
-  std::memcpy(p, x, 2 * HALF);
-#endif
-}
-
-// bytes: count values at a payload offset that is a multiple of 8. Bytes of a beat are banks.
-SPECKV_INLINE void put_bytes(uint8_t payload[][BEAT_BYTES], uint32_t at, const uint8_t* bytes,
-                             uint32_t count) {
+// COUNT bytes at a payload offset that is a multiple of 8. Bytes of a beat are banks.
+template <uint32_t COUNT>
+SPECKV_INLINE void put_bytes(uint8_t payload[][BEAT_BYTES], uint32_t at, const uint8_t* bytes) {
 #ifdef __SYNTHESIS__
 #pragma HLS INLINE  // part of its caller's pipeline
 PUT:
-  for (uint32_t i = 0; i < HALF; ++i) {
-#pragma HLS UNROLL  // 16 bytes side by side
-    if (i < count) payload[(at + i) / BEAT_BYTES][(at + i) % BEAT_BYTES] = bytes[i];
+  for (uint32_t i = 0; i < COUNT; ++i) {
+#pragma HLS UNROLL  // all bytes side by side
+    payload[(at + i) / BEAT_BYTES][(at + i) % BEAT_BYTES] = bytes[i];
   }
 #else
-  std::memcpy(&payload[0][0] + at, bytes, count);
+  std::memcpy(&payload[0][0] + at, bytes, COUNT);
 #endif
 }
 
-SPECKV_INLINE void get_bytes(const uint8_t payload[][BEAT_BYTES], uint32_t at, uint8_t* bytes,
-                             uint32_t count) {
+template <uint32_t COUNT>
+SPECKV_INLINE void get_bytes(const uint8_t payload[][BEAT_BYTES], uint32_t at, uint8_t* bytes) {
 #ifdef __SYNTHESIS__
 #pragma HLS INLINE  // part of its caller's pipeline
 GET:
-  for (uint32_t i = 0; i < HALF; ++i) {
-#pragma HLS UNROLL  // 16 bytes side by side
-    if (i < count) bytes[i] = payload[(at + i) / BEAT_BYTES][(at + i) % BEAT_BYTES];
+  for (uint32_t i = 0; i < COUNT; ++i) {
+#pragma HLS UNROLL  // all bytes side by side
+    bytes[i] = payload[(at + i) / BEAT_BYTES][(at + i) % BEAT_BYTES];
   }
 #else
-  std::memcpy(bytes, &payload[0][0] + at, count);
+  std::memcpy(bytes, &payload[0][0] + at, COUNT);
 #endif
+}
+
+// Bytes and 16-bit lanes apart from arithmetic: a loop that mixes bytes with 32-bit lanes only gets half
+// vectors.
+SPECKV_INLINE void widen(const uint8_t bytes[HALF], uint16_t lanes[HALF]) {
+#pragma HLS INLINE  // wires only
+LANE:
+  SPECKV_ROLLED
+  for (uint32_t l = 0; l < HALF; ++l) {
+#pragma HLS UNROLL  // wires only
+    lanes[l] = bytes[l];
+  }
+}
+
+SPECKV_INLINE void narrow(const uint16_t lanes[HALF], uint8_t bytes[HALF]) {
+#pragma HLS INLINE  // wires only
+LANE:
+  SPECKV_ROLLED
+  for (uint32_t l = 0; l < HALF; ++l) {
+#pragma HLS UNROLL  // wires only
+    bytes[l] = uint8_t(lanes[l]);
+  }
 }
 
 // code to S and sh.

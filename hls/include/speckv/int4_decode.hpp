@@ -7,8 +7,8 @@ inline namespace SPECKV_VARIANT {
 
 // p = step * q + zero, in units of 2^(U - 3); |p| < 2^24.
 struct Int4Scales {
-  int32_t step[MAX_GROUPS];  // 8 * (S << sh)
-  int32_t zero[MAX_GROUPS];  // z * (S << sh)
+  int32_t step[GROUP_SLOTS];  // 8 * (S << sh)
+  int32_t zero[GROUP_SLOTS];  // z * (S << sh)
 };
 
 // What rounding p to the type needs, the same for all values of a kind.
@@ -75,70 +75,89 @@ SPECKV_INLINE uint16_t round_to(int32_t p, const Rounding& r) {
   return uint16_t(magnitude | (p < 0 ? 0x8000 : 0));
 }
 
+// Scales of 16 groups.
+SPECKV_INLINE void window_scales(const uint16_t codes[HALF], const uint16_t z[HALF], int32_t step[HALF],
+                                 int32_t zero[HALF]) {
+#pragma HLS INLINE  // part of its caller's pipeline
+LANE:
+  SPECKV_ROLLED
+  for (uint32_t l = 0; l < HALF; ++l) {
+#pragma HLS UNROLL  // 16 groups side by side
+    const int32_t code = codes[l];
+    const int32_t scale = code_mantissa(code) << code_shift(code);
+    step[l] = 8 * scale;
+    zero[l] = ((z[l] ^ 0x800) - 0x800) * scale;  // sign of 12 bits
+  }
+}
+
 SPECKV_INLINE void read_scales(const Int4Plan& p, const uint8_t payload[][BEAT_BYTES], Int4Scales& s) {
 GROUPS:
   for (uint32_t i = 0; i < p.groups; i += HALF) {
 #pragma HLS LOOP_TRIPCOUNT min = 2 max = 256
-#pragma HLS PIPELINE II = 1
-    uint8_t codes[HALF], z_low[HALF], z_high[HALF / 2], z_top[HALF];
-    get_bytes(payload, p.codes + i, codes, HALF);
-    get_bytes(payload, p.z_low + i, z_low, HALF);
-    get_bytes(payload, p.z_high + i / 2, z_high, HALF / 2);
+#pragma HLS PIPELINE II = 1  // 16 groups a cycle
+    uint8_t code_bytes[HALF], z_low[HALF], z_high[HALF / 2];
+    uint16_t codes[HALF], z[HALF];
+    get_bytes<HALF>(payload, p.codes + i, code_bytes);
+    get_bytes<HALF>(payload, p.z_low + i, z_low);
+    get_bytes<HALF / 2>(payload, p.z_high + i / 2, z_high);
   PAIRS:
     for (uint32_t l = 0; l < HALF / 2; ++l) {
 #pragma HLS UNROLL  // wires only
-      z_top[2 * l] = z_high[l] & 15;
-      z_top[2 * l + 1] = z_high[l] >> 4;
+      z[2 * l] = uint16_t(z_low[2 * l] | (z_high[l] & 15) << 8);
+      z[2 * l + 1] = uint16_t(z_low[2 * l + 1] | (z_high[l] >> 4) << 8);
     }
-  LANE:
-    for (uint32_t l = 0; l < HALF; ++l) {
-#pragma HLS UNROLL  // 16 groups side by side
-      const int32_t z = ((z_low[l] | z_top[l] << 8) ^ 0x800) - 0x800;
-      const int32_t scale = code_mantissa(codes[l]) << code_shift(codes[l]);
-      s.step[i + l] = 8 * scale;
-      s.zero[i + l] = z * scale;
-    }
+    widen(code_bytes, codes);
+    window_scales(codes, z, &s.step[i], &s.zero[i]);
   }
 }
 
-// STRIDE as in quantise_segment.
+// Byte j to lanes j and j + partner of a segment. STRIDE as in quantise_window.
 template <class F, uint32_t STRIDE>
-SPECKV_INLINE void dequantise_segment(const uint8_t packed[HALF], uint32_t w, const int32_t* step,
-                                      const int32_t* zero, const Rounding& r, uint16_t x[LANES]) {
+SPECKV_INLINE void dequantise_window(const uint8_t packed[HALF], const Int4Scales& s, uint32_t group,
+                                     uint32_t partner, const Rounding& r, uint16_t x[HALF],
+                                     uint16_t y[HALF]) {
 #pragma HLS INLINE  // part of its caller's pipeline
-  uint8_t q[LANES];
-UNPACK:
-  for (uint32_t j = 0; j < HALF; ++j) {
-#pragma HLS UNROLL  // wires only
-    q[j] = packed[j] & 15;
-    q[HALF + j] = packed[j] >> 4;
-  }
-  if (w == HALF) {
-  TAIL:
-    for (uint32_t j = 0; j < HALF / 2; ++j) {
-#pragma HLS UNROLL  // a 2:1 multiplexer
-      q[HALF / 2 + j] = q[HALF + j];
-    }
-  REPEAT:
-    for (uint32_t j = 0; j < HALF; ++j) {
-#pragma HLS UNROLL  // a 2:1 multiplexer
-      q[HALF + j] = q[j];
-    }
-  }
+  const int32_t *step = &s.step[group], *zero = &s.zero[group];
+  const int32_t *step2 = step + STRIDE * partner, *zero2 = zero + STRIDE * partner;
+  uint16_t q[HALF];
+  widen(packed, q);
 LANE:
-  for (uint32_t l = 0; l < LANES; ++l) {
+  SPECKV_ROLLED
+  for (uint32_t j = 0; j < HALF; ++j) {
 #pragma HLS UNROLL  // 32 lanes side by side
-    x[l] = round_to<F>(step[STRIDE * l] * q[l] + zero[STRIDE * l], r);
+    const uint32_t i = STRIDE * j;
+    x[j] = round_to<F>(step[i] * (q[j] & 15) + zero[i], r);
+    y[j] = round_to<F>(step2[i] * (q[j] >> 4) + zero2[i], r);
   }
 }
 
+// One segment, width lanes at `at` of the kind.
+template <class F, uint32_t STRIDE>
+SPECKV_INLINE void dequantise_segment(const uint8_t payload[][BEAT_BYTES], uint32_t data, const Int4Scales& s,
+                                      uint32_t group, const Rounding& r, uint16_t block[][LANES],
+                                      uint32_t first, uint32_t at, uint32_t width) {
+#pragma HLS INLINE  // part of its caller's pipeline
+  uint8_t packed[HALF];
+  uint16_t x[HALF], y[HALF];
+  get_bytes<HALF>(payload, data + at / 2, packed);  // of a short segment, 8 of them count
+  dequantise_window<F, STRIDE>(packed, s, group, width / 2, r, x, y);
+  if (width == LANES) {
+    write_window<HALF>(block, first + at, x);
+    write_window<HALF>(block, first + at + HALF, y);
+  } else {
+    write_window<HALF / 2>(block, first + at, x);
+    write_window<HALF / 2>(block, first + at + HALF / 2, y);
+  }
+}
+
+// Keys: token after token of one segment, its channels' parameters held in their lanes.
 template <class F>
 SPECKV_INLINE void dequantise_keys(const Geometry& g, const Int4Plan& p, const Rounding& r,
                                    const Int4Scales& s, const uint8_t payload[][BEAT_BYTES],
                                    uint16_t block[][LANES], uint32_t first) {
-  const uint32_t group_tokens = g.tokens < GROUP ? g.tokens : GROUP;
+  const uint32_t tokens = g.tokens < GROUP ? g.tokens : GROUP;
 TOKEN_GROUPS:
-  for (uint32_t t0 = 0; t0 < g.tokens; t0 += group_tokens) {
+  for (uint32_t t0 = 0; t0 < g.tokens; t0 += tokens) {
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = 2
   HEADS:
     for (uint32_t head = 0; head < p.row; head += g.head_dim) {
@@ -147,27 +166,12 @@ TOKEN_GROUPS:
       for (uint32_t dim = 0; dim < g.head_dim; dim += LANES) {
 #pragma HLS LOOP_TRIPCOUNT min = 2 max = 8
         const uint32_t width = segment_width(g.head_dim, dim);
-        const uint32_t group = t0 / group_tokens * p.row + head + dim;
-        int32_t step[LANES], zero[LANES];
-#pragma HLS ARRAY_PARTITION variable = step complete  // a channel's parameters stay in its lane
-#pragma HLS ARRAY_PARTITION variable = zero complete  // a channel's parameters stay in its lane
-      PARAMETERS:
-        for (uint32_t l = 0; l < LANES; ++l) {
-#pragma HLS UNROLL  // lanes are banks
-          const uint32_t from = group + (l < HALF ? l : l - HALF + width - HALF);
-          step[l] = s.step[from];
-          zero[l] = s.zero[from];
-        }
+        const uint32_t group = (t0 == 0 ? 0 : p.row) + head + dim;
       TOKENS:
-        for (uint32_t t = t0; t < t0 + group_tokens; ++t) {
+        for (uint32_t t = t0; t < t0 + tokens; ++t) {
 #pragma HLS LOOP_TRIPCOUNT min = 16 max = 32
 #pragma HLS PIPELINE II = 1  // one segment a cycle
-          const uint32_t at = t * p.row + head + dim;
-          uint8_t packed[HALF] = {};
-          uint16_t x[LANES];
-          get_bytes(payload, p.data + at / 2, packed, width / 2);
-          dequantise_segment<F, 1>(packed, width, step, zero, r, x);
-          store_segment(block, first + at, width, x);
+          dequantise_segment<F, 1>(payload, p.data, s, group, r, block, first, t * p.row + head + dim, width);
         }
       }
     }
@@ -187,11 +191,7 @@ HEADS:
 #pragma HLS LOOP_TRIPCOUNT min = 2 max = 8
 #pragma HLS PIPELINE II = 1  // one segment a cycle
       const uint32_t width = segment_width(g.head_dim, dim);
-      uint8_t packed[HALF] = {};
-      uint16_t x[LANES];
-      get_bytes(payload, p.data + (head + dim) / 2, packed, width / 2);
-      dequantise_segment<F, 0>(packed, width, &s.step[group], &s.zero[group], r, x);
-      store_segment(block, first + head + dim, width, x);
+      dequantise_segment<F, 0>(payload, p.data, s, group, r, block, first, head + dim, width);
       ++group;
     }
   }
@@ -199,12 +199,11 @@ HEADS:
 
 // Every payload of the right length is a block; what can be wrong is scheme_params.
 template <class F>
-SPECKV_INLINE Verdict int4_decode(const Geometry& g, uint64_t params, const uint8_t payload[][BEAT_BYTES],
-                                  uint16_t block[][LANES]) {
+SPECKV_INLINE Verdict int4_decode(const Geometry& g, uint64_t params, Int4Scales& scales,
+                                  const uint8_t payload[][BEAT_BYTES], uint16_t block[][LANES]) {
   const uint16_t absent = uint16_t(g.has_key ? 0 : params) | uint16_t(g.has_value ? 0 : params >> 16);
   if (absent) return wrong(SPECKV_STATUS_BAD_PAYLOAD, absent, 0);
   if (params >> 32) return wrong(SPECKV_STATUS_BAD_PAYLOAD, params >> 32, 0);
-  SPECKV_ONCHIP Int4Scales scales;
   uint32_t first = 0, begin = 0;
 KINDS:
   for (uint32_t k = 0; k < 2; ++k) {
@@ -224,13 +223,13 @@ KINDS:
   return fine();
 }
 
-SPECKV_CLONES static Verdict int4_decode_fp16(const Geometry& g, uint64_t params,
+SPECKV_CLONES static Verdict int4_decode_fp16(const Geometry& g, uint64_t params, Int4Scales& scales,
                                               const uint8_t payload[][BEAT_BYTES], uint16_t block[][LANES]) {
-  return int4_decode<Fp16>(g, params, payload, block);
+  return int4_decode<Fp16>(g, params, scales, payload, block);
 }
-SPECKV_CLONES static Verdict int4_decode_bf16(const Geometry& g, uint64_t params,
+SPECKV_CLONES static Verdict int4_decode_bf16(const Geometry& g, uint64_t params, Int4Scales& scales,
                                               const uint8_t payload[][BEAT_BYTES], uint16_t block[][LANES]) {
-  return int4_decode<Bf16>(g, params, payload, block);
+  return int4_decode<Bf16>(g, params, scales, payload, block);
 }
 
 }  // namespace SPECKV_VARIANT

@@ -7,11 +7,11 @@ inline namespace SPECKV_VARIANT {
 
 // Working memory of one kind, by group.
 struct Int4Groups {
-  int16_t low[MAX_GROUPS], high[MAX_GROUPS];  // extremes as sortable keys
-  int32_t step[MAX_GROUPS];                   // T: a fifteenth of the range, in units of the kind
-  int32_t shift[MAX_GROUPS];                  // exponent field at which nothing is shifted, see scaled()
-  int32_t recip[MAX_GROUPS];
-  int32_t offset[MAX_GROUPS];  // 2^20 - (z << 18)
+  int16_t low[GROUP_SLOTS], high[GROUP_SLOTS];  // extremes as sortable keys
+  int32_t step[GROUP_SLOTS];                    // T: a fifteenth of the range, in units of the kind
+  int32_t shift[GROUP_SLOTS];                   // exponent field at which nothing is shifted, see scaled()
+  int32_t recip[GROUP_SLOTS];
+  int32_t offset[GROUP_SLOTS];  // 2^20 - (z << 18)
 };
 
 // Integers in the order of the values; -0 stands below +0. Its own inverse.
@@ -56,59 +56,74 @@ SPECKV_INLINE int32_t scaled_wide(uint16_t bits, int32_t base) {
   return (y ^ sign) - sign;
 }
 
+// Extremes of 16 lanes, each by itself.
+SPECKV_INLINE void widen_range(const uint16_t x[HALF], int16_t low[HALF], int16_t high[HALF]) {
+#pragma HLS INLINE  // part of its caller's pipeline
+LANE:
+  SPECKV_ROLLED
+  for (uint32_t l = 0; l < HALF; ++l) {
+#pragma HLS UNROLL  // 16 lanes side by side
+    const int16_t k = sortable(x[l]);
+    low[l] = k < low[l] ? k : low[l];
+    high[l] = k > high[l] ? k : high[l];
+  }
+}
+
+// One segment of channels over the tokens of a group; at: of its first token.
+SPECKV_INLINE void key_segment_extremes(const uint16_t block[][LANES], uint32_t at, uint32_t row,
+                                        uint32_t tokens, int16_t low[HALF], int16_t high[HALF]) {
+CLEAR:
+  SPECKV_ROLLED
+  for (uint32_t l = 0; l < HALF; ++l) {
+#pragma HLS UNROLL  // registers
+    low[l] = INT16_MAX;
+    high[l] = INT16_MIN;
+  }
+TOKENS:
+  for (uint32_t t = 0; t < tokens; ++t) {
+#pragma HLS LOOP_TRIPCOUNT min = 16 max = 32
+#pragma HLS PIPELINE II = 1  // a window a cycle; a compare is all that feeds back
+    SPECKV_WINDOW(x, block, at + t * row);
+    widen_range(x, low, high);
+  }
+}
+
 // Keys: a channel's tokens come one a cycle, its extremes stay in registers.
 SPECKV_INLINE void key_extremes(const Geometry& g, const uint16_t block[][LANES], uint32_t first,
                                 Int4Groups& w) {
   const uint32_t row = g.heads * g.head_dim;
-  const uint32_t group_tokens = g.tokens < GROUP ? g.tokens : GROUP;
+  const uint32_t tokens = g.tokens < GROUP ? g.tokens : GROUP;
+  uint32_t group = 0;
 TOKEN_GROUPS:
-  for (uint32_t t0 = 0; t0 < g.tokens; t0 += group_tokens) {
+  for (uint32_t t0 = 0; t0 < g.tokens; t0 += tokens) {
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = 2
-  HEADS:
-    for (uint32_t head = 0; head < row; head += g.head_dim) {
-#pragma HLS LOOP_TRIPCOUNT min = 1 max = 64
-    SEGMENTS:
-      for (uint32_t dim = 0; dim < g.head_dim; dim += LANES) {
-#pragma HLS LOOP_TRIPCOUNT min = 2 max = 8
-        const uint32_t width = segment_width(g.head_dim, dim);
-        int16_t low[LANES], high[LANES];
-#pragma HLS ARRAY_PARTITION variable = low complete   // one compare a lane a cycle
-#pragma HLS ARRAY_PARTITION variable = high complete  // one compare a lane a cycle
-      CLEAR:
-        for (uint32_t l = 0; l < LANES; ++l) {
-#pragma HLS UNROLL  // registers
-          low[l] = INT16_MAX;
-          high[l] = INT16_MIN;
-        }
-      TOKENS:
-        for (uint32_t t = 0; t < group_tokens; ++t) {
-#pragma HLS LOOP_TRIPCOUNT min = 16 max = 32
-#pragma HLS PIPELINE II = 1  // one segment a cycle; a compare is all that feeds back
-          uint16_t x[LANES];
-          load_segment(block, first + (t0 + t) * row + head + dim, width, x);
-        LANE:
-          for (uint32_t l = 0; l < LANES; ++l) {
-#pragma HLS UNROLL  // 32 lanes side by side
-            const int16_t k = sortable(x[l]);
-            low[l] = k < low[l] ? k : low[l];
-            high[l] = k > high[l] ? k : high[l];
-          }
-        }
-        const uint32_t group = t0 / group_tokens * row + head + dim;
-      KEEP:
-        for (uint32_t l = 0; l < HALF; ++l) {
-#pragma HLS UNROLL  // lanes are banks
-          w.low[group + l] = low[l];
-          w.high[group + l] = high[l];
-          w.low[group + width - HALF + l] = low[HALF + l];
-          w.high[group + width - HALF + l] = high[HALF + l];
-        }
-      }
+  WINDOWS:
+    for (uint32_t channel = 0; channel < row; channel += HALF) {
+#pragma HLS LOOP_TRIPCOUNT min = 4 max = 256
+#pragma HLS UNROLL factor = 2  // two windows are a beat
+      key_segment_extremes(block, first + t0 * row + channel, row, tokens, &w.low[group], &w.high[group]);
+      group += HALF;
     }
   }
 }
 
-// Values: a segment is a group.
+// Extremes of a segment that is one group. y: its second window, or the first again.
+SPECKV_INLINE void value_range(const uint16_t x[HALF], const uint16_t y[HALF], int16_t& low, int16_t& high) {
+#pragma HLS INLINE  // part of its caller's pipeline
+  int16_t a = INT16_MAX, b = INT16_MIN;
+LANE:
+  SPECKV_ROLLED
+  for (uint32_t l = 0; l < HALF; ++l) {
+#pragma HLS UNROLL  // two compare trees
+    const int16_t k = sortable(x[l]), m = sortable(y[l]);
+    const int16_t less = k < m ? k : m, more = k < m ? m : k;
+    a = less < a ? less : a;
+    b = more > b ? more : b;
+  }
+  low = a;
+  high = b;
+}
+
 SPECKV_INLINE void value_extremes(const Geometry& g, const uint16_t block[][LANES], uint32_t first,
                                   Int4Groups& w) {
   const uint32_t end = g.tokens * g.heads * g.head_dim;
@@ -120,21 +135,28 @@ HEADS:
     for (uint32_t dim = 0; dim < g.head_dim; dim += LANES) {
 #pragma HLS LOOP_TRIPCOUNT min = 2 max = 8
 #pragma HLS PIPELINE II = 1  // one segment a cycle into a compare tree
-      uint16_t x[LANES];
-      load_segment(block, first + head + dim, segment_width(g.head_dim, dim), x);
-      int16_t low = INT16_MAX, high = INT16_MIN;
-    LANE:
-      for (uint32_t l = 0; l < LANES; ++l) {
-#pragma HLS UNROLL  // two compare trees
-        const int16_t k = sortable(x[l]);
-        low = k < low ? k : low;
-        high = k > high ? k : high;
-      }
-      w.low[group] = low;
-      w.high[group] = high;
+      const uint32_t at = first + head + dim;
+      SPECKV_WINDOW(x, block, at);
+      SPECKV_WINDOW(y, block, at + segment_width(g.head_dim, dim) - HALF);
+      value_range(x, y, w.low[group], w.high[group]);
       ++group;
     }
   }
+}
+
+SPECKV_INLINE int16_t window_magnitude(const int16_t low[HALF], const int16_t high[HALF]) {
+#pragma HLS INLINE  // part of its caller's pipeline
+  int16_t top = 0;
+LANE:
+  SPECKV_ROLLED
+  for (uint32_t l = 0; l < HALF; ++l) {
+#pragma HLS UNROLL  // a compare tree
+    const int16_t a = int16_t(sortable(uint16_t(low[l])) & 0x7FFF);
+    const int16_t b = int16_t(sortable(uint16_t(high[l])) & 0x7FFF);
+    const int16_t c = a > b ? a : b;
+    top = c > top ? c : top;
+  }
+  return top;
 }
 
 // Largest magnitude among the extremes, hence of the kind.
@@ -143,20 +165,36 @@ SPECKV_INLINE int32_t largest_magnitude(uint32_t groups, const Int4Groups& w) {
 GROUPS:
   for (uint32_t i = 0; i < groups; i += HALF) {
 #pragma HLS LOOP_TRIPCOUNT min = 2 max = 256
-#pragma HLS PIPELINE II = 1
-  LANE:
-    for (uint32_t l = 0; l < HALF; ++l) {
-#pragma HLS UNROLL  // a compare tree
-      const int16_t a = int16_t(sortable(uint16_t(w.low[i + l])) & 0x7FFF);
-      const int16_t b = int16_t(sortable(uint16_t(w.high[i + l])) & 0x7FFF);
-      const int16_t c = a > b ? a : b;
-      top = c > top ? c : top;
-    }
+#pragma HLS PIPELINE II = 1  // 16 groups a cycle
+    const int16_t c = window_magnitude(&w.low[i], &w.high[i]);
+    top = c > top ? c : top;
   }
   return top;
 }
 
-// Steps T of all groups in the kind's units; returns the largest.
+// Steps T of 16 groups in the kind's units; returns the largest.
+template <class F>
+SPECKV_INLINE int32_t window_steps(const int16_t low[HALF], const int16_t high[HALF], int32_t base,
+                                   int32_t step[HALF]) {
+#pragma HLS INLINE  // part of its caller's pipeline
+  int32_t top = 0;
+LANE:
+  SPECKV_ROLLED
+  for (uint32_t l = 0; l < HALF; ++l) {
+#pragma HLS UNROLL  // 16 groups side by side
+    const int32_t lo = scaled_wide<F>(uint16_t(sortable(uint16_t(low[l]))), base);
+    const int32_t hi = scaled_wide<F>(uint16_t(sortable(uint16_t(high[l]))), base);
+    const int32_t a = lo < 0 ? -lo : lo, b = hi < 0 ? -hi : hi;
+    const int32_t reach = ((a > b ? a : b) + 15) >> 4;  // z has a range too
+    const int32_t range = hi - lo > reach ? hi - lo : reach;
+    // range / 15, as a series of shifts
+    const int32_t t = (range + (range >> 4) + (range >> 8) + (range >> 12) + (range >> 16) + 8) >> 4;
+    step[l] = t;
+    top = t > top ? t : top;
+  }
+  return top;
+}
+
 template <class F>
 SPECKV_INLINE int32_t find_steps(uint32_t groups, int32_t top_field, Int4Groups& w) {
   const int32_t base = top_field - (23 - int32_t(F::MANTISSA_BITS));
@@ -164,20 +202,9 @@ SPECKV_INLINE int32_t find_steps(uint32_t groups, int32_t top_field, Int4Groups&
 GROUPS:
   for (uint32_t i = 0; i < groups; i += HALF) {
 #pragma HLS LOOP_TRIPCOUNT min = 2 max = 256
-#pragma HLS PIPELINE II = 1
-  LANE:
-    for (uint32_t l = 0; l < HALF; ++l) {
-#pragma HLS UNROLL  // 16 groups side by side
-      const int32_t low = scaled_wide<F>(uint16_t(sortable(uint16_t(w.low[i + l]))), base);
-      const int32_t high = scaled_wide<F>(uint16_t(sortable(uint16_t(w.high[i + l]))), base);
-      const int32_t a = low < 0 ? -low : low, b = high < 0 ? -high : high;
-      const int32_t reach = ((a > b ? a : b) + 15) >> 4;  // z has a range too
-      const int32_t range = high - low > reach ? high - low : reach;
-      // range / 15, as a series of shifts
-      const int32_t step = (range + (range >> 4) + (range >> 8) + (range >> 12) + (range >> 16) + 8) >> 4;
-      w.step[i + l] = step;
-      top = step > top ? step : top;
-    }
+#pragma HLS PIPELINE II = 1  // 16 groups a cycle
+    const int32_t t = window_steps<F>(&w.low[i], &w.high[i], base, &w.step[i]);
+    top = t > top ? t : top;
   }
   return top;
 }
@@ -201,6 +228,42 @@ SPECKV_INLINE int32_t find_unit(int32_t top_step, int32_t unit) {
   return unit + k > least ? unit + k : least;
 }
 
+// Codes of 16 groups from their steps; shift as scaled() takes it.
+SPECKV_INLINE void window_codes(const int32_t step[HALF], int32_t k, int32_t base, uint16_t codes[HALF],
+                                int32_t mantissa[HALF], int32_t shift[HALF]) {
+#pragma HLS INLINE  // part of its caller's pipeline
+LANE:
+  SPECKV_ROLLED
+  for (uint32_t l = 0; l < HALF; ++l) {
+#pragma HLS UNROLL  // 16 groups side by side
+    int32_t v = (step[l] + (1 << (k - 1))) >> k;
+    v = v < 1 ? 1 : v;
+    const int32_t e = (v >= 64) + (v >= 128) + (v >= 256) + (v >= 512) + (v >= 1024) + (v >= 2048);
+    const int32_t code = (e << 5) + ((v + ((1 << e) >> 1)) >> e);
+    codes[l] = uint16_t(code);
+    mantissa[l] = code_mantissa(code);
+    shift[l] = base + code_shift(code);
+  }
+}
+
+// Offsets z of 16 groups, and what quantising adds for them.
+template <class F>
+SPECKV_INLINE void window_offsets(const int16_t low[HALF], const int32_t shift[HALF],
+                                  const int32_t recip[HALF], int32_t offset[HALF], uint16_t z_bits[HALF]) {
+#pragma HLS INLINE  // part of its caller's pipeline
+LANE:
+  SPECKV_ROLLED
+  for (uint32_t l = 0; l < HALF; ++l) {
+#pragma HLS UNROLL  // 16 groups side by side
+    const int32_t y = scaled<F>(uint16_t(sortable(uint16_t(low[l]))), shift[l]);
+    int32_t z = (y * recip[l] + (1 << (RECIP_BITS - 1))) >> RECIP_BITS;
+    z = z < Z_MIN ? Z_MIN : z;
+    z = z > Z_MAX ? Z_MAX : z;
+    offset[l] = (1 << (RECIP_BITS + 2)) - z * (1 << RECIP_BITS);
+    z_bits[l] = uint16_t(z);
+  }
+}
+
 // Steps to codes, and offsets z; both go to the payload.
 template <class F>
 SPECKV_INLINE void code_groups(const Int4Plan& p, int32_t exponent, int32_t k, Int4Groups& w,
@@ -209,76 +272,84 @@ SPECKV_INLINE void code_groups(const Int4Plan& p, int32_t exponent, int32_t k, I
 GROUPS:
   for (uint32_t i = 0; i < p.groups; i += HALF) {
 #pragma HLS LOOP_TRIPCOUNT min = 2 max = 256
-#pragma HLS PIPELINE II = 1
-    uint8_t codes[HALF], z_low[HALF], z_top[HALF], z_high[HALF / 2];
-    int32_t mantissa[HALF], recip[HALF];
-  CODE:
-    for (uint32_t l = 0; l < HALF; ++l) {
-#pragma HLS UNROLL  // 16 groups side by side
-      int32_t v = (w.step[i + l] + (1 << (k - 1))) >> k;
-      v = v < 1 ? 1 : v;
-      const int32_t e = (v >= 64) + (v >= 128) + (v >= 256) + (v >= 512) + (v >= 1024) + (v >= 2048);
-      const int32_t code = (e << 5) + ((v + ((1 << e) >> 1)) >> e);
-      codes[l] = uint8_t(code);
-      mantissa[l] = code_mantissa(code);
-      w.shift[i + l] = base + code_shift(code);
-    }
+#pragma HLS PIPELINE II = 1  // 16 groups a cycle
+    uint8_t code_bytes[HALF], z_low[HALF], z_high[HALF / 2];
+    uint16_t codes[HALF], z[HALF];
+    int32_t mantissa[HALF];
+    window_codes(&w.step[i], k, base, codes, mantissa, &w.shift[i]);
   RECIPROCAL:
     for (uint32_t l = 0; l < HALF; ++l) {
 #pragma HLS UNROLL  // 16 small ROMs
-      recip[l] = RECIP.of[mantissa[l]];
+      w.recip[i + l] = RECIP.of[mantissa[l]];
     }
-  OFFSET:
-    for (uint32_t l = 0; l < HALF; ++l) {
-#pragma HLS UNROLL  // 16 groups side by side
-      const int32_t y = scaled<F>(uint16_t(sortable(uint16_t(w.low[i + l]))), w.shift[i + l]);
-      int32_t z = (y * recip[l] + (1 << (RECIP_BITS - 1))) >> RECIP_BITS;
-      z = z < Z_MIN ? Z_MIN : z;
-      z = z > Z_MAX ? Z_MAX : z;
-      w.recip[i + l] = recip[l];
-      w.offset[i + l] = (1 << 20) - z * (1 << RECIP_BITS);
-      z_low[l] = uint8_t(z);
-      z_top[l] = uint8_t(z >> 8 & 15);
-    }
+    window_offsets<F>(&w.low[i], &w.shift[i], &w.recip[i], &w.offset[i], z);
+    narrow(codes, code_bytes);
+    narrow(z, z_low);
   PAIRS:
     for (uint32_t l = 0; l < HALF / 2; ++l) {
 #pragma HLS UNROLL  // wires only
-      z_high[l] = uint8_t(z_top[2 * l] | z_top[2 * l + 1] << 4);
+      z_high[l] = uint8_t((z[2 * l] >> 8 & 15) | (z[2 * l + 1] >> 4 & 0xF0));
     }
-    put_bytes(payload, p.codes + i, codes, HALF);
-    put_bytes(payload, p.z_low + i, z_low, HALF);
-    put_bytes(payload, p.z_high + i / 2, z_high, HALF / 2);
-  }
-}
-
-// q of a segment. STRIDE 1: a group a lane (keys); 0: one group (values).
-template <class F, uint32_t STRIDE>
-SPECKV_INLINE void quantise_segment(const uint16_t x[LANES], const int32_t* shift, const int32_t* recip,
-                                    const int32_t* offset, uint32_t w, uint8_t packed[HALF]) {
-#pragma HLS INLINE  // part of its caller's pipeline
-  uint8_t q[LANES];
-LANE:
-  for (uint32_t l = 0; l < LANES; ++l) {
-#pragma HLS UNROLL  // 32 lanes side by side
-    int32_t n =
-        (scaled<F>(x[l], shift[STRIDE * l]) * recip[STRIDE * l] + offset[STRIDE * l]) >> (RECIP_BITS + 3);
-    n = n < 0 ? 0 : n;
-    q[l] = uint8_t(n > 15 ? 15 : n);
-  }
-  const uint32_t partner = w / 2;
-PACK:
-  for (uint32_t j = 0; j < HALF; ++j) {
-#pragma HLS UNROLL  // wires and a 2:1 multiplexer
-    packed[j] = uint8_t(q[j] | q[partner == HALF ? j + HALF : (j + HALF / 2) % HALF] << 4);
+    put_bytes<HALF>(payload, p.codes + i, code_bytes);
+    put_bytes<HALF>(payload, p.z_low + i, z_low);
+    put_bytes<HALF / 2>(payload, p.z_high + i / 2, z_high);
   }
 }
 
 template <class F>
+SPECKV_INLINE int32_t level(uint16_t x, int32_t shift, int32_t recip, int32_t offset) {
+#pragma HLS INLINE  // one shifter, one DSP
+  // Unsigned, because a lane past a short segment may wrap; it is not kept.
+  int32_t n = int32_t(uint32_t(scaled<F>(x, shift)) * uint32_t(recip) + uint32_t(offset)) >> (RECIP_BITS + 3);
+  n = n < 0 ? 0 : n;
+  return n > 15 ? 15 : n;
+}
+
+// Lanes j and j + partner of a segment to byte j. STRIDE 1: a group a lane (keys); 0: one group (values).
+template <class F, uint32_t STRIDE>
+SPECKV_INLINE void quantise_window(const uint16_t x[HALF], const uint16_t y[HALF], const Int4Groups& w,
+                                   uint32_t group, uint32_t partner, uint8_t packed[HALF]) {
+#pragma HLS INLINE  // part of its caller's pipeline
+  const int32_t *shift = &w.shift[group], *recip = &w.recip[group], *offset = &w.offset[group];
+  const int32_t *shift2 = shift + STRIDE * partner, *recip2 = recip + STRIDE * partner;
+  const int32_t* offset2 = offset + STRIDE * partner;
+  uint16_t both[HALF];
+LANE:
+  SPECKV_ROLLED
+  for (uint32_t j = 0; j < HALF; ++j) {
+#pragma HLS UNROLL  // 32 lanes side by side
+    const uint32_t i = STRIDE * j;
+    const int32_t a = level<F>(x[j], shift[i], recip[i], offset[i]);
+    const int32_t b = level<F>(y[j], shift2[i], recip2[i], offset2[i]);
+    both[j] = uint16_t(a | b << 4);
+  }
+  narrow(both, packed);
+}
+
+// One segment, width lanes at `at` of the kind.
+template <class F, uint32_t STRIDE>
+SPECKV_INLINE void quantise_segment(const uint16_t block[][LANES], uint32_t first, uint32_t at,
+                                    uint32_t width, const Int4Groups& w, uint32_t group, uint32_t data,
+                                    uint8_t payload[][BEAT_BYTES]) {
+#pragma HLS INLINE  // part of its caller's pipeline
+  uint8_t packed[HALF];
+  SPECKV_WINDOW(x, block, first + at);
+  SPECKV_WINDOW(y, block, first + at + width / 2);
+  quantise_window<F, STRIDE>(x, y, w, group, width / 2, packed);
+  if (width == LANES) {
+    put_bytes<HALF>(payload, data + at / 2, packed);
+  } else {
+    put_bytes<HALF / 2>(payload, data + at / 2, packed);
+  }
+}
+
+// Keys: token after token of one segment, its channels' parameters held in their lanes.
+template <class F>
 SPECKV_INLINE void quantise_keys(const Geometry& g, const Int4Plan& p, const uint16_t block[][LANES],
                                  uint32_t first, const Int4Groups& w, uint8_t payload[][BEAT_BYTES]) {
-  const uint32_t group_tokens = g.tokens < GROUP ? g.tokens : GROUP;
+  const uint32_t tokens = g.tokens < GROUP ? g.tokens : GROUP;
 TOKEN_GROUPS:
-  for (uint32_t t0 = 0; t0 < g.tokens; t0 += group_tokens) {
+  for (uint32_t t0 = 0; t0 < g.tokens; t0 += tokens) {
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = 2
   HEADS:
     for (uint32_t head = 0; head < p.row; head += g.head_dim) {
@@ -287,29 +358,12 @@ TOKEN_GROUPS:
       for (uint32_t dim = 0; dim < g.head_dim; dim += LANES) {
 #pragma HLS LOOP_TRIPCOUNT min = 2 max = 8
         const uint32_t width = segment_width(g.head_dim, dim);
-        const uint32_t group = t0 / group_tokens * p.row + head + dim;
-        int32_t shift[LANES], recip[LANES], offset[LANES];
-#pragma HLS ARRAY_PARTITION variable = shift complete   // a channel's parameters stay in its lane
-#pragma HLS ARRAY_PARTITION variable = recip complete   // a channel's parameters stay in its lane
-#pragma HLS ARRAY_PARTITION variable = offset complete  // a channel's parameters stay in its lane
-      PARAMETERS:
-        for (uint32_t l = 0; l < LANES; ++l) {
-#pragma HLS UNROLL  // lanes are banks
-          const uint32_t from = group + (l < HALF ? l : l - HALF + width - HALF);
-          shift[l] = w.shift[from];
-          recip[l] = w.recip[from];
-          offset[l] = w.offset[from];
-        }
+        const uint32_t group = (t0 == 0 ? 0 : p.row) + head + dim;
       TOKENS:
-        for (uint32_t t = t0; t < t0 + group_tokens; ++t) {
+        for (uint32_t t = t0; t < t0 + tokens; ++t) {
 #pragma HLS LOOP_TRIPCOUNT min = 16 max = 32
 #pragma HLS PIPELINE II = 1  // one segment a cycle
-          uint16_t x[LANES];
-          uint8_t packed[HALF];
-          const uint32_t at = t * p.row + head + dim;
-          load_segment(block, first + at, width, x);
-          quantise_segment<F, 1>(x, shift, recip, offset, width, packed);
-          put_bytes(payload, p.data + at / 2, packed, width / 2);
+          quantise_segment<F, 1>(block, first, t * p.row + head + dim, width, w, group, p.data, payload);
         }
       }
     }
@@ -328,11 +382,7 @@ HEADS:
 #pragma HLS LOOP_TRIPCOUNT min = 2 max = 8
 #pragma HLS PIPELINE II = 1  // one segment a cycle
       const uint32_t width = segment_width(g.head_dim, dim);
-      uint16_t x[LANES];
-      uint8_t packed[HALF];
-      load_segment(block, first + head + dim, width, x);
-      quantise_segment<F, 0>(x, &w.shift[group], &w.recip[group], &w.offset[group], width, packed);
-      put_bytes(payload, p.data + (head + dim) / 2, packed, width / 2);
+      quantise_segment<F, 0>(block, first, head + dim, width, w, group, p.data, payload);
       ++group;
     }
   }
@@ -363,9 +413,8 @@ SPECKV_INLINE bool int4_encode_kind(const Geometry& g, const Int4Plan& p, bool k
 }
 
 template <class F>
-SPECKV_INLINE Coded int4_encode(const Geometry& g, const uint16_t block[][LANES],
+SPECKV_INLINE Coded int4_encode(const Geometry& g, const uint16_t block[][LANES], Int4Groups& work,
                                 uint8_t payload[][BEAT_BYTES]) {
-  SPECKV_ONCHIP Int4Groups work;
   uint32_t first = 0, bytes = 0;
   uint64_t params = 0;
 KINDS:
@@ -384,12 +433,12 @@ KINDS:
 }
 
 SPECKV_CLONES static Coded int4_encode_fp16(const Geometry& g, const uint16_t block[][LANES],
-                                            uint8_t payload[][BEAT_BYTES]) {
-  return int4_encode<Fp16>(g, block, payload);
+                                            Int4Groups& work, uint8_t payload[][BEAT_BYTES]) {
+  return int4_encode<Fp16>(g, block, work, payload);
 }
 SPECKV_CLONES static Coded int4_encode_bf16(const Geometry& g, const uint16_t block[][LANES],
-                                            uint8_t payload[][BEAT_BYTES]) {
-  return int4_encode<Bf16>(g, block, payload);
+                                            Int4Groups& work, uint8_t payload[][BEAT_BYTES]) {
+  return int4_encode<Bf16>(g, block, work, payload);
 }
 
 }  // namespace SPECKV_VARIANT

@@ -24,7 +24,7 @@ struct CodedJob {
 
 // Stage 1: descriptor, checks, K and V into the block buffer.
 static void read_block(const ap_uint<512>* blocks, const ap_uint<512>* descriptors, uint32_t index,
-                       CompressJob& job, uint16_t block[MAX_BLOCK_BEATS][LANES]) {
+                       CompressJob& job, uint16_t block[BLOCK_BEATS][LANES]) {
   job.d = read_descriptor(descriptors, index);
   job.verdict = check_compress(job.d);
   if (job.verdict.status) return;
@@ -44,7 +44,7 @@ READ:
 }
 
 // Stage 2: the scheme, or the block itself where the scheme cannot hold it or does not pay.
-static void code_block(const CompressJob& job, const uint16_t block[MAX_BLOCK_BEATS][LANES], CodedJob& out,
+static void code_block(const CompressJob& job, const uint16_t block[BLOCK_BEATS][LANES], CodedJob& out,
                        uint8_t payload[PAYLOAD_BEATS][BEAT_BYTES]) {
   out.job = job;
   if (job.verdict.status) return;
@@ -125,10 +125,10 @@ static void compress_one(const ap_uint<512>* blocks, ap_uint<512>* records, cons
 #pragma HLS DATAFLOW  // the three stages overlap from block to block
   CompressJob job;
   CodedJob coded;
-  SPECKV_ONCHIP uint16_t block[MAX_BLOCK_BEATS][LANES];
-#pragma HLS ARRAY_RESHAPE variable = block complete dim = 2  // one word a beat
+  SPECKV_ONCHIP uint16_t block[BLOCK_BEATS][LANES];
+#pragma HLS ARRAY_PARTITION variable = block complete dim = 2  // a bank a lane: any window in one cycle
   SPECKV_ONCHIP uint8_t payload[PAYLOAD_BEATS][BEAT_BYTES];
-#pragma HLS ARRAY_RESHAPE variable = payload complete dim = 2  // one word a beat
+#pragma HLS ARRAY_PARTITION variable = payload complete dim = 2  // a bank a byte: planes start anywhere
   read_block(blocks, descriptors, index, job, block);
   code_block(job, block, coded, payload);
 #ifdef __SYNTHESIS__

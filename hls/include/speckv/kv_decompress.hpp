@@ -53,7 +53,7 @@ READ:
 
 // Stage 2: payload to block.
 static void decode_block(const DecompressJob& in, const uint8_t payload[PAYLOAD_BEATS][BEAT_BYTES],
-                         DecompressJob& out, uint16_t block[MAX_BLOCK_BEATS][LANES]) {
+                         DecompressJob& out, uint16_t block[BLOCK_BEATS][LANES]) {
   out = in;
   if (in.verdict.status) return;
   if (in.h.flags & SPECKV_FLAG_RAW) {
@@ -67,7 +67,7 @@ static void decode_block(const DecompressJob& in, const uint8_t payload[PAYLOAD_
 }
 
 // Stage 3: K and V, and the completion; a damaged record leaves the destination untouched.
-static void write_block(const DecompressJob& job, const uint16_t block[MAX_BLOCK_BEATS][LANES],
+static void write_block(const DecompressJob& job, const uint16_t block[BLOCK_BEATS][LANES],
                         ap_uint<512>* blocks, ap_uint<128>* completions, uint32_t index) {
   speckv_completion done = {job.verdict.status, 0, 0, job.verdict.value, job.verdict.limit};
   if (!job.verdict.status) {
@@ -94,9 +94,9 @@ static void decompress_one(const ap_uint<512>* records, ap_uint<512>* blocks, co
 #pragma HLS DATAFLOW  // the three stages overlap from record to record
   DecompressJob job, decoded;
   SPECKV_ONCHIP uint8_t payload[PAYLOAD_BEATS][BEAT_BYTES];
-#pragma HLS ARRAY_RESHAPE variable = payload complete dim = 2  // one word a beat
-  SPECKV_ONCHIP uint16_t block[MAX_BLOCK_BEATS][LANES];
-#pragma HLS ARRAY_RESHAPE variable = block complete dim = 2  // one word a beat
+#pragma HLS ARRAY_PARTITION variable = payload complete dim = 2  // a bank a byte: planes start anywhere
+  SPECKV_ONCHIP uint16_t block[BLOCK_BEATS][LANES];
+#pragma HLS ARRAY_PARTITION variable = block complete dim = 2  // a bank a lane: any window in one cycle
   read_record(records, descriptors, index, job, payload);
   decode_block(job, payload, decoded, block);
 #ifdef __SYNTHESIS__
