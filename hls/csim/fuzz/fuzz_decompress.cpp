@@ -55,7 +55,8 @@ speckv_descriptor random_descriptor(Random& r) {
   d.scheme = uint8_t(r.below(SPECKV_SCHEME_INT4 + 1));
   d.dtype = uint8_t(r.below(d.scheme == SPECKV_SCHEME_RAW ? 3 : 2));
   d.kinds = uint8_t(1 + r.below(3));
-  d.heads = uint16_t(1 + r.below(2));
+  const uint32_t head_bytes = uint32_t(d.tokens) * d.head_dim * dtype_bytes(d) * 2;
+  d.heads = uint16_t(1 + (2 * head_bytes <= SPECKV_MAX_BLOCK_BYTES ? r.below(2) : 0));
   d.layer_count = 1;
   d.first_layer = uint16_t(r.next());
   d.first_position = uint32_t(r.next());
