@@ -149,7 +149,7 @@ void BlockTable::plan(uint32_t count, const uint64_t* handles, speckv_core_plan&
       continue;
     }
     plan.offsets[i] = SPECKV_NO_OFFSET;
-    ++misses_;
+    misses_ += plan.uncounted == 0;
     if (block.mark == 0) {
       const uint32_t m = plan.misses++;
       block.mark = m + 1;
@@ -166,6 +166,7 @@ void BlockTable::plan(uint32_t count, const uint64_t* handles, speckv_core_plan&
     plan.sources[i] = block.mark - 1;
   }
   for (uint32_t m = 0; m < plan.misses; ++m) blocks_[find(plan.miss_handles[m])].mark = 0;
+  if (plan.uncounted != 0) return;
   for (uint32_t tier = 0; tier < kSlotTiers; ++tier) hits_[tier] += plan.hits[tier];
 }
 

@@ -73,8 +73,8 @@ class Core:
         self._check(status, error, "put")
         return handles, int(written[0]), int(written[1])
 
-    def plan_get(self, handles: U64) -> GetPlan:
-        """Looks handles up, and counts the hits."""
+    def plan_get(self, handles: U64, *, counted: bool = True) -> GetPlan:
+        """Looks handles up; counted: as hits and misses of the statistics."""
         handles = as_u64(handles)
         n = len(handles)
         tiers, offsets, sources = (
@@ -93,6 +93,7 @@ class Core:
             address(tiers), address(offsets), address(sources), address(missed), address(positions),
             address(layers), address(record_offsets), address(record_bytes),
         )  # fmt: skip
+        plan.uncounted = not counted
         error = Error()
         status = self._lib.speckv_core_plan_get(
             self._core, n, address(handles), ctypes.byref(plan), ctypes.byref(error)

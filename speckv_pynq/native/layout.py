@@ -76,7 +76,7 @@ class Plan(ctypes.Structure):
         ("record_bytes", _POINTER),
         ("misses", _U32),
         ("hits", _U32 * 2),
-        ("pad", _U32),
+        ("uncounted", _U32),
     )
 
 

@@ -84,10 +84,10 @@ SPECKV_API int32_t speckv_core_put(speckv_core* core, uint32_t count, uint32_t l
                                    const uint64_t* record_offsets, const uint32_t* record_bytes,
                                    uint64_t* handles, uint64_t range[2], struct speckv_core_error* error);
 
-/* Looks count handles up and counts hits. For each: tiers (highest tier that holds it), offsets (its slot;
- * SPECKV_NO_OFFSET for L3) and sources (for L3: its place among the misses). Misses stand once each, in order
- * of first use: miss_handles, first_position, layer (*misses); record_offset, record_bytes (*misses, parts).
- * Arrays need room for count misses. */
+/* Looks count handles up and counts hits (unless plan->uncounted). For each: tiers (highest tier that holds
+ * it), offsets (its slot; SPECKV_NO_OFFSET for L3) and sources (for L3: its place among the misses). Misses
+ * stand once each, in order of first use: miss_handles, first_position, layer (*misses); record_offset,
+ * record_bytes (*misses, parts). Arrays need room for count misses. */
 struct speckv_core_plan {
   uint8_t* tiers;
   uint64_t* offsets;
@@ -99,7 +99,7 @@ struct speckv_core_plan {
   uint32_t* record_bytes;
   uint32_t misses;
   uint32_t hits[2];
-  uint32_t pad;
+  uint32_t uncounted; /* in: not 0: leave the counters of speckv_core_stats alone */
 };
 SPECKV_API int32_t speckv_core_plan_get(speckv_core* core, uint32_t count, const uint64_t* handles,
                                         struct speckv_core_plan* plan, struct speckv_core_error* error);

@@ -189,7 +189,7 @@ class TierManager:
             self._check_open()
             references, offsets, sizes = self._core.block(handle)
             if not references:
-                self._core.plan_get(np.array([handle], np.uint64))  # raises StaleHandle
+                self._core.retain(np.array([handle], np.uint64))  # raises StaleHandle
             pool = self._memories[Tier.L3]
             assert pool is not None
             pairs = zip(offsets.tolist(), sizes.tolist(), strict=True)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from speckv_pynq.codec import Codec
-from speckv_pynq.device.protocol import DEFAULT_TIMEOUT_S, DeviceBuffer, Run
+from speckv_pynq.codec import Codec, Ids
+from speckv_pynq.device.protocol import DEFAULT_TIMEOUT_S, Descriptors, DeviceBuffer, Run
 from speckv_pynq.errors import DeviceError, DeviceTimeout
-from speckv_pynq.native import U64, Core, GetPlan, Tier, Workers
+from speckv_pynq.native import U32, U64, Core, GetPlan, Tier, Workers
 from speckv_pynq.tiers.places import Places
 from speckv_pynq.tiers.policies import Admission, Policy
 from speckv_pynq.tiers.staging import Staging
@@ -20,13 +19,36 @@ from speckv_pynq.tiers.staging import Staging
 
 @dataclass(frozen=True)
 class Round:
-    """Misses first..end - 1 of a plan, decoded into slots of memory; tier: whose slots, L3 for staging."""
+    """Misses first..end - 1 of a plan, decoded into slots, (end - first,), of memory."""
 
     first: int
     end: int
     memory: DeviceBuffer
     slots: U64
-    tier: Tier
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where misses go, in the order of the plan's misses; sources: (n,) which miss each place is of."""
+
+    places: Places
+    sources: U32
+
+    @classmethod
+    def of_misses(cls, plan: GetPlan, places: Places) -> Target:
+        """Of all places of a plan, those whose block is in L3."""
+        if len(plan.handles) == len(places):
+            return cls(places, plan.sources)
+        which = np.flatnonzero(plan.tiers == Tier.L3)
+        if len(which) > len(plan.handles):  # a block that stands in several places
+            which = which[np.argsort(plan.sources[which], kind="stable")]
+        return cls(places.pick(which), plan.sources[which])
+
+    def of(self, this: Round) -> tuple[Places, U64]:
+        """Places of a round's blocks, and the slot that each is unpacked from."""
+        first, end = np.searchsorted(self.sources, (this.first, this.end)).tolist()
+        part = slice(first, end)
+        return self.places.pick(part), this.slots[self.sources[part] - np.uint32(this.first)]
 
 
 class Fetcher:
@@ -69,18 +91,17 @@ class Fetcher:
         hits = handles[plan.tiers == Tier.L1] if self._policy.wants_hits else None
         admission = self._policy.admit(self._core, hits, plan.handles)
         if len(plan.handles):
-            self._fetch(plan, list(self._rounds(plan, admission)), places)
+            self._fetch(plan, len(plan.handles), Tier.L1, admission, places)
 
     def prefetch(self, handles: U64) -> int:
         """Decodes blocks that are in L3 alone into L2 slots; how many."""
         self.settle()
-        plan = self._core.plan_get(handles)
+        plan = self._core.plan_get(handles, counted=False)
         count = min(len(plan.handles), self._core.total_slots(Tier.L2))
-        evictions = max(0, count - self._core.free_slots(Tier.L2))
-        slots = self._core.admit(Tier.L2, plan.handles[:count], evictions)
-        memory = self._memories[Tier.L2]
-        if memory is not None and count:
-            self._fetch(plan, list(self._cut(0, count, memory, slots, Tier.L2)), None)
+        if count:
+            evictions = max(0, count - self._core.free_slots(Tier.L2))
+            slots = self._core.admit(Tier.L2, plan.handles[:count], evictions)
+            self._fetch(plan, count, Tier.L2, Admission(0, slots), None)
         return count
 
     def _unpack_hits(self, plan: GetPlan, places: Places, tier: Tier) -> None:
@@ -92,85 +113,79 @@ class Fetcher:
             which = np.flatnonzero(plan.tiers == tier)
             places.pick(which).unpack(memory, plan.offsets[which], self._workers)
 
-    def _rounds(self, plan: GetPlan, admission: Admission) -> Iterator[Round]:
+    def _rounds(self, count: int, tier: Tier, admission: Admission) -> Iterator[Round]:
+        """Misses 0..count - 1 in order: those with a slot in `tier` go there, the rest through staging."""
         first, end = admission.first, admission.first + len(admission.offsets)
-        yield from self._through_staging(0, first)
-        memory = self._memories[Tier.L1]
-        if memory is not None and end > first:
-            yield from self._cut(first, end, memory, admission.offsets, Tier.L1)
-        yield from self._through_staging(end, len(plan.handles))
-
-    def _through_staging(self, first: int, end: int) -> Iterator[Round]:
-        for i, (at, last) in enumerate(self._equal(first, end)):
-            yield Round(
-                at, last, self._staging.buffer, self._staging.slots(last - at, i % 2), Tier.L3
-            )
-
-    def _cut(
-        self, first: int, end: int, memory: DeviceBuffer, slots: U64, tier: Tier
-    ) -> Iterator[Round]:
-        for at, last in self._equal(first, end):
-            yield Round(at, last, memory, slots[at - first : last - first], tier)
+        staging, halves = self._staging, itertools.cycle((0, 1))
+        for at, last in self._equal(0, first):
+            yield Round(at, last, staging.buffer, staging.slots(last - at, next(halves)))
+        memory = self._memories[tier]
+        if memory is not None:
+            for at, last in self._equal(first, end):
+                yield Round(at, last, memory, admission.offsets[at - first : last - first])
+        for at, last in self._equal(end, count):
+            yield Round(at, last, staging.buffer, staging.slots(last - at, next(halves)))
 
     def _equal(self, first: int, end: int) -> Iterator[tuple[int, int]]:
-        """first..end - 1 in as few rounds as staging allows, of equal size: a short one would cost a whole call."""
+        """first..end - 1 in as few rounds as staging allows, of equal size: no short one at the end."""
         rounds = -(-(end - first) // self._staging.blocks)
         bounds = [first + (end - first) * i // rounds for i in range(rounds + 1)] if rounds else []
         return itertools.pairwise(bounds)
 
-    def _fetch(self, plan: GetPlan, rounds: list[Round], places: Places | None) -> None:
-        """Decodes round i + 1 while round i is unpacked (places None: not at all)."""
+    def _fetch(
+        self, plan: GetPlan, count: int, tier: Tier, admission: Admission, places: Places | None
+    ) -> None:
+        """Decodes round i + 1 while round i is unpacked to places of the plan (None: not at all).
+
+        On a failure the admitted slots whose blocks are not known to be sound go back.
+        """
         running: list[tuple[Round, Run]] = []
-        good = 0  # rounds whose blocks are sound and written
+        sound = 0  # misses decoded and checked
         try:
+            target = None if places is None else Target.of_misses(plan, places)
+            rounds = list(self._rounds(count, tier, admission))
+            ids, table = self._describe(plan, count, rounds)
+            parts = len(ids) // count
+            pool = self._memories[Tier.L3]
+            assert pool is not None
             for following in (*rounds, None):
                 if following is not None:
-                    running.append((following, self._start(plan, following)))
+                    rows = table[following.first * parts : following.end * parts]
+                    run = self._codec.device.start_decompress(pool, following.memory, rows)
+                    running.append((following, run))
                 if running and (len(running) > 1 or following is None):
-                    self._finish(plan, *running[0], places)
+                    this, run = running[0]
+                    self._codec.check(run.wait(), ids[this.first * parts : this.end * parts])
                     running.pop(0)
-                    good += 1
+                    sound = this.end
+                    self._arrived(this, target)
         except BaseException:
-            self._abandon(plan, rounds[good:], [run for _, run in running])
+            self._drain([run for _, run in running])
+            first, end = admission.first, admission.first + len(admission.offsets)
+            self._core.evict(tier, plan.handles[max(first, sound) : end])
             raise
 
-    def _start(self, plan: GetPlan, this: Round) -> Run:
-        pool = self._memories[Tier.L3]
-        assert pool is not None
-        part = slice(this.first, this.end)
-        return self._codec.start_decode(
-            pool,
-            self._staging.ids(plan.layers[part], plan.positions[part]),
-            plan.record_offsets[part].reshape(-1),
-            plan.record_bytes[part].reshape(-1),
-            this.memory,
-            self._staging.part_slots(this.slots),
+    def _describe(self, plan: GetPlan, count: int, rounds: list[Round]) -> tuple[Ids, Descriptors]:
+        """Identities and descriptors of all rounds at once, (count * parts,)."""
+        ids = self._staging.ids(plan.layers[:count], plan.positions[:count])
+        table = self._codec.describe(
+            ids,
+            self._staging.part_slots(np.concatenate([this.slots for this in rounds])),
+            plan.record_offsets[:count].reshape(-1),
+            plan.record_bytes[:count].reshape(-1),
         )
+        return ids, table
 
-    def _finish(self, plan: GetPlan, this: Round, run: Run, places: Places | None) -> None:
-        completions = run.wait()
-        if completions["status"].any():
-            part = slice(this.first, this.end)
-            self._codec.check(
-                completions, self._staging.ids(plan.layers[part], plan.positions[part])
-            )
+    def _arrived(self, this: Round, target: Target | None) -> None:
         self.decoded += this.end - this.first
         low, high = int(this.slots.min()), int(this.slots.max()) + self._staging.slot_bytes
         this.memory.sync_from_device(low, min(high, this.memory.nbytes) - low)
-        if places is None:
-            return
-        missed = plan.sources.size - plan.hits_l1 - plan.hits_l2
-        if missed == len(plan.handles):  # each once: their places are in the same order
-            which = np.flatnonzero(plan.tiers == Tier.L3)[this.first : this.end]
-            slots = this.slots
-        else:
-            sources = np.where(plan.tiers == Tier.L3, plan.sources, np.uint32(0xFFFF_FFFF))
-            which = np.flatnonzero((sources >= this.first) & (sources < this.end))
-            slots = this.slots[sources[which] - np.uint32(this.first)]
-        places.pick(which).unpack(this.memory, slots, self._workers)
+        if target is not None:
+            places, slots = target.of(this)
+            places.unpack(this.memory, slots, self._workers)
 
-    def _abandon(self, plan: GetPlan, rounds: list[Round], runs: list[Run]) -> None:
-        """After a failure: nothing writes any more, or is remembered as late; slots without a sound block go back."""
+    def _drain(self, runs: list[Run]) -> None:
+        """After a failure: waits until nothing writes any more, or remembers what still may."""
         for run in runs:
             try:
                 run.wait()
@@ -178,7 +193,3 @@ class Fetcher:
                 self._late.append(run)
             except DeviceError:
                 pass  # the first failure is the one to report
-        for this in rounds:
-            if this.tier is not Tier.L3:
-                with contextlib.suppress(LookupError):
-                    self._core.evict(this.tier, plan.handles[this.first : this.end])
