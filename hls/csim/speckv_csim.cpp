@@ -72,21 +72,6 @@ int32_t run(Top top, Check check, const Buffers& b, const speckv_descriptor* des
 Verdict compress_check(const speckv_descriptor& d) { return speckv::check_compress(d); }
 Verdict decompress_check(const speckv_descriptor& d) { return speckv::check_decompress(d); }
 
-const char* level() {
-#if defined(SPECKV_NO_DISPATCH) || defined(__SYNTHESIS__)
-  return "generic";
-#elif defined(__aarch64__)
-  return "neon";
-#elif defined(__x86_64__) && defined(__linux__)
-#if !defined(__clang__) && __GNUC__ >= 12
-  if (__builtin_cpu_supports("x86-64-v4")) return "avx512";
-#endif
-  return __builtin_cpu_supports("avx2") ? "avx2" : "generic";
-#else
-  return "generic";
-#endif
-}
-
 }  // namespace
 
 #if defined(__clang__)
@@ -94,28 +79,21 @@ const char* level() {
 #else
 #define SPECKV_COMPILER "gcc " __VERSION__
 #endif
-#ifdef __SYNTHESIS__
-#define SPECKV_BUILD SPECKV_COMPILER ", synthesis branches, "
-#else
-#define SPECKV_BUILD SPECKV_COMPILER ", "
-#endif
 
 uint64_t speckv_csim_abi_id(void) noexcept { return SPECKV_ABI_ID; }
 
 uint32_t speckv_csim_format_version(void) noexcept { return SPECKV_FORMAT_VERSION; }
 
 const char* speckv_csim_build_info(void) noexcept {
-  switch (
-      level()[3]) {  // avx512, avx2, neon, generic: constant strings, so that nothing is built at run time
-    case '5':
-      return SPECKV_BUILD "avx512";
-    case '2':
-      return SPECKV_BUILD "avx2";
-    case 'n':
-      return SPECKV_BUILD "neon";
-    default:
-      return SPECKV_BUILD "generic";
-  }
+#if defined(__SYNTHESIS__)
+  return SPECKV_COMPILER ", synthesis branches, generic";
+#elif defined(__aarch64__)
+  return SPECKV_COMPILER ", neon";
+#elif defined(SPECKV_HAS_CLONES)
+  return __builtin_cpu_supports("avx2") ? SPECKV_COMPILER ", avx2" : SPECKV_COMPILER ", generic";
+#else
+  return SPECKV_COMPILER ", generic";
+#endif
 }
 
 int32_t speckv_csim_kv_compress(const void* blocks, uint64_t blocks_bytes, void* records,

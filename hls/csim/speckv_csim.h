@@ -21,7 +21,7 @@ extern "C" {
 SPECKV_API uint64_t speckv_csim_abi_id(void) SPECKV_NOEXCEPT;
 SPECKV_API uint32_t speckv_csim_format_version(void) SPECKV_NOEXCEPT;
 
-/* Compiler and the instruction set that hot loops run at here: "avx512", "avx2", "neon" or "generic". */
+/* Compiler and the instruction set that hot loops run at here: "avx2", "neon" or "generic". */
 SPECKV_API const char* speckv_csim_build_info(void) SPECKV_NOEXCEPT;
 
 /* Run `count` descriptors (at most SPECKV_MAX_BATCH), in order. Return 0, or the status of the call as a

@@ -12,12 +12,12 @@
 // 16).
 #pragma once
 #include "speckv/float_bits.hpp"
+#include "speckv/nibbles.hpp"
 #include "speckv/record.hpp"
 
 namespace speckv {
 inline namespace SPECKV_VARIANT {
 
-constexpr uint32_t HALF = LANES / 2;
 constexpr uint32_t GROUP = SPECKV_GROUP;
 // Of one kind: 64 Ki values in groups of 16 tokens.
 constexpr uint32_t MAX_GROUPS = SPECKV_MAX_BLOCK_BYTES / 2 / 16;
@@ -131,28 +131,6 @@ GET:
 #else
   std::memcpy(bytes, &payload[0][0] + at, COUNT);
 #endif
-}
-
-// Bytes and 16-bit lanes apart from arithmetic: a loop that mixes bytes with 32-bit lanes only gets half
-// vectors.
-SPECKV_INLINE void widen(const uint8_t bytes[HALF], uint16_t lanes[HALF]) {
-#pragma HLS INLINE  // wires only
-LANE:
-  SPECKV_ROLLED
-  for (uint32_t l = 0; l < HALF; ++l) {
-#pragma HLS UNROLL  // wires only
-    lanes[l] = bytes[l];
-  }
-}
-
-SPECKV_INLINE void narrow(const uint16_t lanes[HALF], uint8_t bytes[HALF]) {
-#pragma HLS INLINE  // wires only
-LANE:
-  SPECKV_ROLLED
-  for (uint32_t l = 0; l < HALF; ++l) {
-#pragma HLS UNROLL  // wires only
-    bytes[l] = uint8_t(lanes[l]);
-  }
 }
 
 // code to S and sh.

@@ -1,6 +1,9 @@
 // int4, decoding: parameters of all groups, then every nibble to a float: one multiply-add and one rounding.
 #pragma once
 #include "speckv/int4.hpp"
+#ifndef __SYNTHESIS__
+#include "speckv/int4_round_native.hpp"
+#endif
 
 namespace speckv {
 inline namespace SPECKV_VARIANT {
@@ -18,6 +21,9 @@ struct Rounding {
   int32_t left, right;   // p to units of the smallest subnormal
   int32_t half;          // 2^(right - 1) - 1, and what makes ties even
   int32_t even;
+#ifndef __SYNTHESIS__
+  float scale;  // for round_real
+#endif
 };
 
 template <class F>
@@ -38,12 +44,14 @@ SPECKV_INLINE Rounding rounding_of(int32_t exponent) {
   r.right = n > 0 ? n : 0;
   r.half = n > 0 ? (1 << (n - 1)) - 1 : 0;
   r.even = n > 0 ? 1 : 0;
+#ifndef __SYNTHESIS__
+  r.scale = real_scale<F>(unit);
+#endif
   return r;
 }
 
-// a < 2^24 as float32 bits (exact): exponent and mantissa of an integer.
+// a < 2^24 as float32 has it: exponent and mantissa of an integer.
 SPECKV_INLINE int32_t normalise(int32_t a) {
-#ifdef __SYNTHESIS__
 #pragma HLS INLINE  // priority encoder and shifter
   int32_t top = 0;
 BITS:
@@ -52,12 +60,6 @@ BITS:
     top += a >> i ? 1 : 0;
   }
   return a == 0 ? 0 : ((127 + top) << 23) + ((a << (23 - top)) & 0x7FFFFF);
-#else
-  const float f = float(a);  // an exact conversion, and vectors have an instruction for it
-  int32_t bits;
-  std::memcpy(&bits, &f, sizeof(bits));
-  return bits;
-#endif
 }
 
 // p * 2^unit to the type: nearest, ties to even, subnormals kept, largest finite at most; zero is +0.
@@ -75,9 +77,20 @@ SPECKV_INLINE uint16_t round_to(int32_t p, const Rounding& r) {
   return uint16_t(magnitude | (p < 0 ? 0x8000 : 0));
 }
 
+// How a value is rounded: in hardware by round_to; on hosts by round_real (REAL) where exponents allow.
+template <class F, bool REAL>
+SPECKV_INLINE uint16_t round_value(int32_t p, const Rounding& r) {
+#ifdef __SYNTHESIS__
+#pragma HLS INLINE  // part of its caller's pipeline
+  return round_to<F>(p, r);
+#else
+  return REAL ? round_real<F>(p, r.scale) : round_to<F>(p, r);
+#endif
+}
+
 // Scales of 16 groups.
-SPECKV_INLINE void window_scales(const uint16_t codes[HALF], const uint16_t z[HALF], int32_t step[HALF],
-                                 int32_t zero[HALF]) {
+SPECKV_INLINE void window_scales(const uint16_t codes[HALF], const uint16_t z_low[HALF],
+                                 const uint16_t z_top[HALF], int32_t step[HALF], int32_t zero[HALF]) {
 #pragma HLS INLINE  // part of its caller's pipeline
 LANE:
   SPECKV_ROLLED
@@ -86,7 +99,7 @@ LANE:
     const int32_t code = codes[l];
     const int32_t scale = code_mantissa(code) << code_shift(code);
     step[l] = 8 * scale;
-    zero[l] = ((z[l] ^ 0x800) - 0x800) * scale;  // sign of 12 bits
+    zero[l] = (((z_low[l] | z_top[l] << 8) ^ 0x800) - 0x800) * scale;  // sign of 12 bits
   }
 }
 
@@ -95,24 +108,21 @@ GROUPS:
   for (uint32_t i = 0; i < p.groups; i += HALF) {
 #pragma HLS LOOP_TRIPCOUNT min = 2 max = 256
 #pragma HLS PIPELINE II = 1  // 16 groups a cycle
-    uint8_t code_bytes[HALF], z_low[HALF], z_high[HALF / 2];
-    uint16_t codes[HALF], z[HALF];
+    uint8_t code_bytes[HALF], z_low[HALF], z_high[HALF / 2], nibbles[HALF];
+    uint16_t codes[HALF], z[HALF], z_top[HALF];
     get_bytes<HALF>(payload, p.codes + i, code_bytes);
     get_bytes<HALF>(payload, p.z_low + i, z_low);
     get_bytes<HALF / 2>(payload, p.z_high + i / 2, z_high);
-  PAIRS:
-    for (uint32_t l = 0; l < HALF / 2; ++l) {
-#pragma HLS UNROLL  // wires only
-      z[2 * l] = uint16_t(z_low[2 * l] | (z_high[l] & 15) << 8);
-      z[2 * l + 1] = uint16_t(z_low[2 * l + 1] | (z_high[l] >> 4) << 8);
-    }
     widen(code_bytes, codes);
-    window_scales(codes, z, &s.step[i], &s.zero[i]);
+    widen(z_low, z);
+    split_nibbles(z_high, nibbles);
+    widen(nibbles, z_top);
+    window_scales(codes, z, z_top, &s.step[i], &s.zero[i]);
   }
 }
 
 // Byte j to lanes j and j + partner of a segment. STRIDE as in quantise_window.
-template <class F, uint32_t STRIDE>
+template <class F, uint32_t STRIDE, bool REAL>
 SPECKV_INLINE void dequantise_window(const uint8_t packed[HALF], const Int4Scales& s, uint32_t group,
                                      uint32_t partner, const Rounding& r, uint16_t x[HALF],
                                      uint16_t y[HALF]) {
@@ -126,13 +136,13 @@ LANE:
   for (uint32_t j = 0; j < HALF; ++j) {
 #pragma HLS UNROLL  // 32 lanes side by side
     const uint32_t i = STRIDE * j;
-    x[j] = round_to<F>(step[i] * (q[j] & 15) + zero[i], r);
-    y[j] = round_to<F>(step2[i] * (q[j] >> 4) + zero2[i], r);
+    x[j] = round_value<F, REAL>(step[i] * (q[j] & 15) + zero[i], r);
+    y[j] = round_value<F, REAL>(step2[i] * (q[j] >> 4) + zero2[i], r);
   }
 }
 
 // One segment, width lanes at `at` of the kind.
-template <class F, uint32_t STRIDE>
+template <class F, uint32_t STRIDE, bool REAL>
 SPECKV_INLINE void dequantise_segment(const uint8_t payload[][BEAT_BYTES], uint32_t data, const Int4Scales& s,
                                       uint32_t group, const Rounding& r, uint16_t block[][LANES],
                                       uint32_t first, uint32_t at, uint32_t width) {
@@ -140,7 +150,7 @@ SPECKV_INLINE void dequantise_segment(const uint8_t payload[][BEAT_BYTES], uint3
   uint8_t packed[HALF];
   uint16_t x[HALF], y[HALF];
   get_bytes<HALF>(payload, data + at / 2, packed);  // of a short segment, 8 of them count
-  dequantise_window<F, STRIDE>(packed, s, group, width / 2, r, x, y);
+  dequantise_window<F, STRIDE, REAL>(packed, s, group, width / 2, r, x, y);
   if (width == LANES) {
     write_window<HALF>(block, first + at, x);
     write_window<HALF>(block, first + at + HALF, y);
@@ -151,7 +161,7 @@ SPECKV_INLINE void dequantise_segment(const uint8_t payload[][BEAT_BYTES], uint3
 }
 
 // Keys: token after token of one segment, its channels' parameters held in their lanes.
-template <class F>
+template <class F, bool REAL>
 SPECKV_INLINE void dequantise_keys(const Geometry& g, const Int4Plan& p, const Rounding& r,
                                    const Int4Scales& s, const uint8_t payload[][BEAT_BYTES],
                                    uint16_t block[][LANES], uint32_t first) {
@@ -171,14 +181,15 @@ TOKEN_GROUPS:
         for (uint32_t t = t0; t < t0 + tokens; ++t) {
 #pragma HLS LOOP_TRIPCOUNT min = 16 max = 32
 #pragma HLS PIPELINE II = 1  // one segment a cycle
-          dequantise_segment<F, 1>(payload, p.data, s, group, r, block, first, t * p.row + head + dim, width);
+          dequantise_segment<F, 1, REAL>(payload, p.data, s, group, r, block, first, t * p.row + head + dim,
+                                         width);
         }
       }
     }
   }
 }
 
-template <class F>
+template <class F, bool REAL>
 SPECKV_INLINE void dequantise_values(const Geometry& g, const Int4Plan& p, const Rounding& r,
                                      const Int4Scales& s, const uint8_t payload[][BEAT_BYTES],
                                      uint16_t block[][LANES], uint32_t first) {
@@ -191,9 +202,21 @@ HEADS:
 #pragma HLS LOOP_TRIPCOUNT min = 2 max = 8
 #pragma HLS PIPELINE II = 1  // one segment a cycle
       const uint32_t width = segment_width(g.head_dim, dim);
-      dequantise_segment<F, 0>(payload, p.data, s, group, r, block, first, head + dim, width);
+      dequantise_segment<F, 0, REAL>(payload, p.data, s, group, r, block, first, head + dim, width);
       ++group;
     }
+  }
+}
+
+// The nibbles of one kind; scales are read.
+template <class F, bool REAL>
+SPECKV_INLINE void dequantise_kind(const Geometry& g, const Int4Plan& p, bool key, const Rounding& r,
+                                   const Int4Scales& s, const uint8_t payload[][BEAT_BYTES],
+                                   uint16_t block[][LANES], uint32_t first) {
+  if (key) {
+    dequantise_keys<F, REAL>(g, p, r, s, payload, block, first);
+  } else {
+    dequantise_values<F, REAL>(g, p, r, s, payload, block, first);
   }
 }
 
@@ -209,13 +232,18 @@ KINDS:
   for (uint32_t k = 0; k < 2; ++k) {
     if (k == 0 ? g.has_key : g.has_value) {
       const Int4Plan p = int4_plan(g, k == 0, begin);
-      const Rounding r = rounding_of<F>(int16_t(params >> (16 * k)));
+      const int32_t exponent = int16_t(params >> (16 * k));
+      const Rounding r = rounding_of<F>(exponent);
       read_scales(p, payload, scales);
-      if (k == 0) {
-        dequantise_keys<F>(g, p, r, scales, payload, block, first);
+#ifdef __SYNTHESIS__
+      dequantise_kind<F, false>(g, p, k == 0, r, scales, payload, block, first);
+#else
+      if (exponent - 3 <= RealRounding<F>::UNIT_MAX) {
+        dequantise_kind<F, true>(g, p, k == 0, r, scales, payload, block, first);
       } else {
-        dequantise_values<F>(g, p, r, scales, payload, block, first);
+        dequantise_kind<F, false>(g, p, k == 0, r, scales, payload, block, first);
       }
+#endif
       first += g.kind_beats * LANES;
       begin = p.end;
     }

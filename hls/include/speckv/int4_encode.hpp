@@ -249,7 +249,8 @@ LANE:
 // Offsets z of 16 groups, and what quantising adds for them.
 template <class F>
 SPECKV_INLINE void window_offsets(const int16_t low[HALF], const int32_t shift[HALF],
-                                  const int32_t recip[HALF], int32_t offset[HALF], uint16_t z_bits[HALF]) {
+                                  const int32_t recip[HALF], int32_t offset[HALF], uint16_t z_low[HALF],
+                                  uint16_t z_top[HALF]) {
 #pragma HLS INLINE  // part of its caller's pipeline
 LANE:
   SPECKV_ROLLED
@@ -260,7 +261,8 @@ LANE:
     z = z < Z_MIN ? Z_MIN : z;
     z = z > Z_MAX ? Z_MAX : z;
     offset[l] = (1 << (RECIP_BITS + 2)) - z * (1 << RECIP_BITS);
-    z_bits[l] = uint16_t(z);
+    z_low[l] = uint16_t(z);
+    z_top[l] = uint16_t(z >> 8);
   }
 }
 
@@ -273,8 +275,8 @@ GROUPS:
   for (uint32_t i = 0; i < p.groups; i += HALF) {
 #pragma HLS LOOP_TRIPCOUNT min = 2 max = 256
 #pragma HLS PIPELINE II = 1  // 16 groups a cycle
-    uint8_t code_bytes[HALF], z_low[HALF], z_high[HALF / 2];
-    uint16_t codes[HALF], z[HALF];
+    uint8_t code_bytes[HALF], z_low[HALF], z_high[HALF / 2], nibbles[HALF];
+    uint16_t codes[HALF], z[HALF], z_top[HALF];
     int32_t mantissa[HALF];
     window_codes(&w.step[i], k, base, codes, mantissa, &w.shift[i]);
   RECIPROCAL:
@@ -282,14 +284,11 @@ GROUPS:
 #pragma HLS UNROLL  // 16 small ROMs
       w.recip[i + l] = RECIP.of[mantissa[l]];
     }
-    window_offsets<F>(&w.low[i], &w.shift[i], &w.recip[i], &w.offset[i], z);
+    window_offsets<F>(&w.low[i], &w.shift[i], &w.recip[i], &w.offset[i], z, z_top);
     narrow(codes, code_bytes);
     narrow(z, z_low);
-  PAIRS:
-    for (uint32_t l = 0; l < HALF / 2; ++l) {
-#pragma HLS UNROLL  // wires only
-      z_high[l] = uint8_t((z[2 * l] >> 8 & 15) | (z[2 * l + 1] >> 4 & 0xF0));
-    }
+    narrow(z_top, nibbles);
+    join_nibbles(nibbles, z_high);
     put_bytes<HALF>(payload, p.codes + i, code_bytes);
     put_bytes<HALF>(payload, p.z_low + i, z_low);
     put_bytes<HALF / 2>(payload, p.z_high + i / 2, z_high);
