@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -104,3 +105,11 @@ def test_structures_have_no_gaps() -> None:
 def test_systemverilog_package_is_lint_clean() -> None:
     command = ["verilator", "--lint-only", "-Wall", "-Wno-UNUSEDPARAM"]
     subprocess.run([*command, GENERATED / "speckv_pkg.sv"], check=True)
+
+
+def test_record_format_page_has_the_header_of_the_spec() -> None:
+    page = (ROOT / "docs/record_format.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` u(\d+)(?:\[(\d+)\])? \|", page, re.MULTILINE)
+    stated = [(name, int(at), int(bits) // 8 * int(n or 1)) for at, name, bits, n in rows]
+    header = spec.RECORD_HEADER.fields.items()
+    assert stated == [(name, at, field.itemsize) for name, (field, at) in header]
