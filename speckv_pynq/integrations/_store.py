@@ -1,0 +1,89 @@
+"""What the layers of a cache share, what one layer holds, and the exact tensors it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from speckv_pynq.errors import ConfigError, SpeckvError
+from speckv_pynq.integrations._layout import Layout
+from speckv_pynq.integrations._workspace import Workspace, allocate
+from speckv_pynq.tiers import TierManager
+
+__all__ = ["Handles", "State", "Store", "allocate", "fitted", "selected"]
+
+Handles = npt.NDArray[np.uint64]
+EXACT_GRAIN = 4  # tokens; capacities of the exact tensors are whole multiples of this
+
+
+@dataclass
+class Store:
+    """What the layers of one cache share. padding: left padding of each row, for the next first tokens."""
+
+    tiers: TierManager
+    workspace: Workspace
+    layers: int
+    heads: int
+    head_dim: int
+    block_tokens: int
+    sinks: int
+    padding: tuple[int, ...] | None = None
+    broken: str | None = None
+
+    def __post_init__(self) -> None:
+        self.lengths = [0] * self.layers
+        self._empty: Layout | None = None
+
+    def empty(self, rows: int) -> Layout:
+        """The layout before the first token, one object for all layers; beams of a row share its padding."""
+        padding = self.padding or (0,) * rows
+        if rows % len(padding):
+            raise ConfigError(f"attention_mask has {len(padding)} rows, the model runs {rows}")
+        padding = tuple(np.repeat(padding, rows // len(padding)).tolist())
+        if self._empty is None or self._empty.padding != padding:
+            self._empty = Layout.empty(rows, self.block_tokens, self.sinks, padding)
+        return self._empty
+
+    def check(self) -> None:
+        """Raises SpeckvError when an earlier failure left layers that do not fit together."""
+        if self.broken:
+            raise SpeckvError(f"the cache is unusable, call reset(): {self.broken}")
+
+
+class State(NamedTuple):
+    """A layer's contents, replaced as a whole. exact tensors: (2, rows, heads, capacity, head_dim).
+
+    kept: tokens that are never coded, each row's in order. open: positions from layout.open_base on.
+    origin: the transition that led here; holding it lets the next layers find it.
+    """
+
+    layout: Layout
+    handles: Handles
+    kept: torch.Tensor
+    open: torch.Tensor
+    origin: Any = None
+
+
+def fitted(exact: torch.Tensor, tokens: int, used: int) -> torch.Tensor:
+    """`exact` itself where it has room for `tokens`, else a larger one with a copy of the first `used`."""
+    rows, heads, capacity, head_dim = exact.shape[1:]
+    if capacity >= tokens:
+        return exact
+    capacity = -(-tokens // EXACT_GRAIN) * EXACT_GRAIN
+    larger = allocate(rows, heads, capacity, head_dim, exact.dtype, exact.device)
+    larger.narrow(3, 0, used).copy_(exact.narrow(3, 0, used))
+    return larger
+
+
+def selected(exact: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+    """A new tensor whose row i is row rows[i]."""
+    _, heads, capacity, head_dim = exact.shape[1:]
+    chosen = allocate(len(rows), heads, capacity, head_dim, exact.dtype, exact.device)
+    with torch.no_grad():
+        chosen.copy_(exact[:, list(rows)])
+    return chosen

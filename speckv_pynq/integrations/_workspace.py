@@ -1,0 +1,93 @@
+"""The memory that attention reads: one pair of K and V tensors that every layer of a cache fills in turn."""
+
+from __future__ import annotations
+
+import torch
+
+from speckv_pynq.tiers import StridedKV
+
+GRAIN_TOKENS = 128  # capacities are whole multiples of this
+
+
+def allocate(
+    rows: int, heads: int, tokens: int, head_dim: int, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    """(2, rows, heads, tokens, head_dim), K then V, not initialised; writable under and outside inference mode."""
+    with torch.inference_mode(False):
+        return torch.empty((2, rows, heads, tokens, head_dim), dtype=dtype, device=device)
+
+
+class Workspace:
+    """K and V of one layer at a time, (rows, heads, capacity, head_dim) each, of which callers read a prefix.
+
+    Each layer overwrites what the layer before it left. That is safe because a model runs its layers in order and
+    attention has read K and V before the next layer asks (on CUDA: both are on one stream). What keeps them longer
+    is refused elsewhere: autograd, and models whose layers share K and V.
+
+    Where the model is not on the CPU, blocks are decoded to a staging pair on the host, then copied over.
+    """
+
+    def __init__(self, heads: int, head_dim: int) -> None:
+        self._heads, self._head_dim = heads, head_dim
+        self._kv: torch.Tensor | None = None
+        self._host: torch.Tensor | None = None
+        self._target: StridedKV | None = None
+        self._views: tuple[int, tuple[torch.Tensor, torch.Tensor]] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held: the pair, and the staging pair where there is one."""
+        held = [self._kv] + ([self._host] if self._host is not self._kv else [])
+        return sum(t.nbytes for t in held if t is not None)
+
+    @property
+    def kv(self) -> torch.Tensor:
+        """(2, rows, heads, capacity, head_dim) in the model's dtype, on its device."""
+        assert self._kv is not None
+        return self._kv
+
+    @property
+    def host(self) -> torch.Tensor:
+        """The same on the host; the same tensor where the model is on the CPU."""
+        assert self._host is not None
+        return self._host
+
+    @property
+    def target(self) -> StridedKV:
+        """`host` as the tiers see it."""
+        assert self._target is not None
+        return self._target
+
+    def reserve(self, rows: int, tokens: int, dtype: torch.dtype, device: torch.device) -> None:
+        """Makes room for `rows` sequences of `tokens`; what stood there is lost where it grows."""
+        kv = self._kv
+        if kv is not None and (kv.shape[1], kv.dtype, kv.device) == (rows, dtype, device):
+            if kv.shape[3] >= tokens:
+                return
+            tokens = max(tokens, kv.shape[3] + kv.shape[3] // 4)  # growing by steps stays linear
+        tokens = -(-tokens // GRAIN_TOKENS) * GRAIN_TOKENS
+        self.free()
+        kv = self._kv = allocate(rows, self._heads, tokens, self._head_dim, dtype, device)
+        self._host = kv if device.type == "cpu" else _pinned_like(kv)
+        self._target = StridedKV.of(self._host[0], self._host[1])
+
+    def read(self, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """K and V, (rows, heads, tokens, head_dim) views; the same objects for every layer of a step."""
+        if self._views is None or self._views[0] != tokens:
+            whole = self.kv.narrow(3, 0, tokens)
+            self._views = tokens, (whole[0], whole[1])
+        return self._views[1]
+
+    def upload(self, tokens: int) -> None:
+        """Brings what was decoded to the first `tokens` positions to the model's device."""
+        if self._host is not self._kv:
+            self.kv.narrow(3, 0, tokens).copy_(self.host.narrow(3, 0, tokens), non_blocking=False)
+
+    def free(self) -> None:
+        """Gives the memory back; views handed out keep theirs."""
+        self._kv = self._host = self._target = self._views = None
+
+
+def _pinned_like(kv: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode(False):
+        return torch.empty(kv.shape, dtype=kv.dtype, pin_memory=torch.cuda.is_available())

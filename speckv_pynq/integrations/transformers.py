@@ -1,0 +1,311 @@
+"""SpecKV as a cache of Hugging Face transformers (5.19 and later).
+
+    cache = SpecKVCache.for_model(model, CacheConfig(scheme="int4"))
+    model.generate(**inputs, past_key_values=cache)
+
+Each row of a batch keeps its first tokens (sinks) and its newest, unfinished block exact; full blocks in between are
+coded and come back through the tiers. A token is exact in the forward pass that makes it and until its block is
+coded; from then on every reader sees the one decoded value, whatever is cropped, reordered or forked. One cache
+serves one thread and inference only.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from transformers.cache_utils import Cache
+
+from speckv_pynq import spec
+from speckv_pynq.codec import BlockShape, Codec
+from speckv_pynq.config import TierConfig
+from speckv_pynq.device import Device, open_device
+from speckv_pynq.errors import ConfigError, SpeckvError
+from speckv_pynq.integrations._layer import SpecKVLayer
+from speckv_pynq.integrations._model import ModelShape
+from speckv_pynq.integrations._store import Store
+from speckv_pynq.integrations._workspace import Workspace
+from speckv_pynq.tiers import TierManager, TierStats
+
+__all__ = ["CacheConfig", "CacheStats", "SpecKVCache"]
+
+GIB = 1 << 30
+LOSSY = (spec.Scheme.INT8_DELTA_RLE, spec.Scheme.INT4, spec.Scheme.KLT)
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """How a cache codes and where it keeps blocks.
+
+    scheme: name of a spec.Scheme, lower case. block_tokens: positions a block holds. sinks: first tokens of a row
+    that stay exact. l1_bytes, l2_bytes, l3_bytes: budgets of the tiers; l1_bytes None: everything may stay decoded
+    in L1; l2_bytes None: what staging needs. policy: "dense" (a fixed share stays in L1, right for attention that
+    reads everything) or "lru". device, num_engines: see speckv_pynq.device.open_device. block_dtype: "fp16",
+    "bf16" or "fp32"; None: the model's dtype, but fp16 for the blocks of an fp32 model under a lossy scheme.
+    """
+
+    scheme: str = "int4"
+    block_tokens: int = spec.BLOCK_TOKENS
+    sinks: int = 4
+    l1_bytes: int | None = None
+    l2_bytes: int | None = None
+    l3_bytes: int = 128 * GIB
+    policy: Literal["dense", "lru"] = "dense"
+    device: str = "csim"
+    num_engines: int | None = None
+    block_dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        _one_of("scheme", self.scheme, [s.name.lower() for s in spec.Scheme])
+        _one_of("block_tokens", self.block_tokens, spec.BLOCK_TOKENS_ALLOWED)
+        _one_of("policy", self.policy, ["dense", "lru"])
+        if self.block_dtype is not None:
+            _one_of("block_dtype", self.block_dtype, [d.name.lower() for d in spec.DType])
+        for name in ("sinks", "l1_bytes", "l2_bytes", "l3_bytes"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ConfigError(f"{name} {value} is negative")
+
+    def tiers_for(self, block: BlockShape, device: Device) -> TierConfig:
+        """The budgets, with those that were left open."""
+        l1_bytes, l2_bytes = self.l1_bytes, self.l2_bytes
+        if l1_bytes is None:
+            if device.name != "csim":
+                raise ConfigError(
+                    f"l1_bytes must be stated: memory of {device.name} is not grown on demand"
+                )
+            l1_bytes = 1 << 40  # address space; pages appear as blocks come
+        if l2_bytes is None:
+            l2_bytes = max(16 << 20, 4 * block.slot_bytes)
+        return TierConfig(l1_bytes, l2_bytes, self.l3_bytes, self.policy)
+
+    def block_dtype_for(self, model: spec.DType) -> spec.DType:
+        """The element type of blocks of a model of that dtype."""
+        if self.block_dtype is not None:
+            return spec.DType[self.block_dtype.upper()]
+        lossy = spec.Scheme[self.scheme.upper()] in LOSSY
+        return spec.DType.FP16 if model == spec.DType.FP32 and lossy else model
+
+
+def _one_of(name: str, value: object, allowed: Sequence[object]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name} {value!r} is not one of {list(allowed)}")
+
+
+@dataclass(frozen=True)
+class CacheStats:
+    """What a cache holds, in bytes counted, not estimated. A ratio with nothing to divide by is NaN.
+
+    tokens: of all rows, padding included; fp16_bytes: what they would take in all layers at two bytes a value.
+    ratio_records: FP16 bytes of the coded blocks / bytes of their records. exact_bytes: sinks and open runs.
+    held_bytes: L3 frames, exact_bytes and all metadata; ratio_held = fp16_bytes / held_bytes.
+    workspace_bytes: what attention reads, apart, like L1 and L2 (in `tiers`). Caches forked from one another share
+    their tiers, and each reports them whole.
+    """
+
+    tokens: int
+    fp16_bytes: int
+    ratio_records: float
+    ratio_held: float
+    held_bytes: int
+    exact_bytes: int
+    workspace_bytes: int
+    tiers: TierStats
+
+
+class _Backing:
+    """The tiers and their device, shared by a cache and its forks; the last of them closes it."""
+
+    def __init__(self, shape: ModelShape, config: CacheConfig) -> None:
+        self.shape, self.config = shape, config
+        self._users = 0
+        dtype = config.block_dtype_for(shape.dtype)
+        block = BlockShape(config.block_tokens, shape.heads, shape.head_dim, dtype)
+        scheme = spec.Scheme[config.scheme.upper()]
+        fingerprint = shape.fingerprint(dtype, config.block_tokens)
+        self.device: Device = open_device(config.device, config.num_engines)
+        try:
+            Codec(self.device, block, scheme, fingerprint).self_test()
+            tiers = config.tiers_for(block, self.device)
+            self.tiers = TierManager(
+                self.device, block, scheme, tiers, fingerprint, layers=shape.layers
+            )
+        except BaseException:
+            self.device.close()
+            raise
+
+    def enter(self) -> None:
+        self._users += 1
+
+    def leave(self) -> None:
+        self._users -= 1
+        if not self._users:
+            self.tiers.close()
+            self.device.close()
+
+
+class SpecKVCache(Cache):
+    """A transformers Cache whose full blocks are coded. Make it with `for_model`; `close` or garbage frees it."""
+
+    def __init__(self, backing: _Backing, padding: tuple[int, ...] | None = None) -> None:
+        shape, config = backing.shape, backing.config
+        self._store = Store(
+            backing.tiers,
+            Workspace(shape.heads, shape.head_dim),
+            shape.layers,
+            shape.heads,
+            shape.head_dim,
+            config.block_tokens,
+            config.sinks,
+            padding,
+        )
+        super().__init__(layers=[SpecKVLayer(i, self._store) for i in range(shape.layers)])
+        self._backing = backing
+        backing.enter()
+        self._free = weakref.finalize(self, _free, backing, self._store, self.layers)
+
+    @classmethod
+    def for_model(
+        cls,
+        model_or_config: Any,
+        config: CacheConfig = CacheConfig(),
+        *,
+        attention_mask: torch.Tensor | None = None,
+    ) -> SpecKVCache:
+        """A cache for this model, or for models of this config (whose dtype must then be stated in it).
+
+        attention_mask: as for `set_padding`. UnsupportedLayer when the model has layers other than full attention.
+        """
+        backing = _Backing(ModelShape.of(model_or_config), config)
+        cache = cls(backing)
+        if attention_mask is not None:
+            cache.set_padding(attention_mask)
+        return cache
+
+    def set_padding(self, attention_mask: torch.Tensor) -> None:
+        """Tells where rows begin: (rows, tokens), zero on left padding. Call it before the first tokens.
+
+        Transformers shows the mask to the model, not to the cache. Without it results are right all the same, but
+        the sinks of a padded row are coded like its other tokens. It holds until `reset`.
+        """
+        if self.get_seq_length():
+            raise ConfigError(f"set_padding after {self.get_seq_length()} tokens; reset() first")
+        if attention_mask.ndim != 2 or not bool(attention_mask.any(1).all()):
+            raise ConfigError(
+                f"attention_mask {tuple(attention_mask.shape)}: not (rows, tokens), or a row without tokens"
+            )
+        first = (attention_mask != 0).int().argmax(1)
+        self._store.padding = tuple(int(n) for n in first.tolist())
+
+    # ---- operations on all layers; one that stops half-way leaves the cache unusable, not wrong
+
+    def reset(self) -> None:
+        """Drops all tokens and the padding; the next update is a first one."""
+        self._check_open()
+        self._store.broken = "reset() stopped half-way"
+        for layer in self.layers:
+            layer.reset()
+        self._store.padding = self._store.broken = None
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Removes the last -tokens_to_remove tokens; a positive number is the length to keep, as before 5.20."""
+        self._each("crop", lambda layer: layer.crop(tokens_to_remove))
+        if not self.get_seq_length():
+            self._store.padding = None
+
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        """Row i becomes what row beam_idx[i] is."""
+        rows = beam_idx.tolist()
+        self._each("reorder_cache", lambda layer: layer.reorder_cache(rows))
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        self._each("batch_repeat_interleave", lambda layer: layer.batch_repeat_interleave(repeats))
+
+    def batch_select_indices(self, indices: Any) -> None:
+        self._each("batch_select_indices", lambda layer: layer.batch_select_indices(indices))
+
+    def _each(self, name: str, change: Callable[[SpecKVLayer], None]) -> None:
+        self._check_open()
+        self._store.check()
+        try:
+            for layer in self.layers:
+                change(layer)
+        except BaseException as error:
+            if layer.index or not isinstance(error, SpeckvError):
+                self._store.broken = f"{name} stopped at layer {layer.index}: {error!r}"
+            raise
+
+    def _check_open(self) -> None:
+        if not self._free.alive:
+            raise SpeckvError("the cache is closed")
+
+    # ---- forks, statistics, end
+
+    def fork(self) -> SpecKVCache:
+        """Another cache with the same contents: records are shared, exact tokens copied. `copy.deepcopy` does it."""
+        self._check_open()
+        self._store.check()
+        other = type(self)(self._backing, self._store.padding)
+        for mine, its in zip(self.layers, other.layers, strict=True):
+            its.fork_of(mine)
+        return other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SpecKVCache:
+        return self.fork()
+
+    def __copy__(self) -> SpecKVCache:
+        return self.fork()
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a SpecKVCache owns device memory and cannot be pickled; fork() copies it")
+
+    def stats(self) -> CacheStats:
+        """Sizes as they are now."""
+        self._check_open()
+        shape, tiers = self._backing.shape, self._store.tiers.stats()
+        states = [layer.state for layer in self.layers if layer.state is not None]
+        rows = states[0].layout.rows if states else 0
+        token_bytes = 2 * shape.heads * shape.head_dim * 2
+        fp16_bytes = sum(s.layout.rows * s.layout.length for s in states) * token_bytes
+        exact_bytes = sum(s.kept.nbytes + s.open.nbytes for s in states)
+        own_bytes = sum(s.handles.nbytes for s in states)
+        own_bytes += sum({id(s.layout): s.layout.nbytes for s in states}.values())
+        held_bytes = tiers.l3_bytes + tiers.metadata_bytes + exact_bytes + own_bytes
+        return CacheStats(
+            tokens=rows * self.get_seq_length(),
+            fp16_bytes=fp16_bytes,
+            ratio_records=_ratio(tiers.block_fp16_bytes, tiers.record_bytes),
+            ratio_held=_ratio(fp16_bytes, held_bytes if fp16_bytes else 0),
+            held_bytes=held_bytes,
+            exact_bytes=exact_bytes,
+            workspace_bytes=self._store.workspace.nbytes,
+            tiers=tiers,
+        )
+
+    def close(self) -> None:
+        """Frees everything; harmless when repeated. Later calls raise SpeckvError."""
+        self._free()
+
+    def __enter__(self) -> SpecKVCache:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def _ratio(full: int, part: int) -> float:
+    return full / part if part else math.nan
+
+
+def _free(backing: _Backing, store: Store, layers: list[SpecKVLayer]) -> None:
+    try:
+        for layer in layers:
+            layer.reset()
+    finally:
+        store.broken = "the cache is closed"
+        store.workspace.free()
+        backing.leave()

@@ -1,0 +1,216 @@
+"""Cache operations against a plain model of them: tensors that are sliced, indexed and concatenated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+import numpy as np
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from speckv_pynq import spec
+from speckv_pynq.block import BlockShape, block_ids
+from speckv_pynq.codec import Codec
+from speckv_pynq.device import open_device
+from speckv_pynq.integrations.transformers import CacheConfig, SpecKVCache
+from tests.integrations.tiny import HEAD_DIM, HEADS, LAYERS, config
+
+pytestmark = pytest.mark.requires("libspeckv")
+BLOCK, SINKS = 16, 4
+Operation = tuple[str, object]
+
+
+@dataclass
+class Plain:
+    """(layers, 2, rows, heads, tokens, head_dim): what each position must give; coded blocks as decoded."""
+
+    cache: SpecKVCache
+    codec: Codec
+    kv: torch.Tensor
+    generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(3))
+
+    def append(self, tokens: int) -> None:
+        rows, before = self.kv.shape[2], self.cache.get_seq_length()
+        old = self.blocks()
+        shape = (LAYERS, 2, rows, HEADS, tokens, HEAD_DIM)
+        new = torch.randn(shape, generator=self.generator).to(self.kv.dtype)
+        for layer in range(LAYERS):
+            got = self.cache.update(new[layer, 0], new[layer, 1], layer)
+            for kind in range(2):
+                want = torch.cat([self.kv[layer, kind], new[layer, kind]], 2)
+                assert torch.equal(got[kind], want), f"layer {layer}, after {before} + {tokens}"
+        self.kv = torch.cat([self.kv, new], 4)
+        for row, start in sorted(self.blocks() - old):
+            self.code(row, start)
+
+    def blocks(self) -> set[tuple[int, int]]:
+        """(row, start) of the blocks that are coded, the same in every layer."""
+        states = [layer.state for layer in self.cache.layers]
+        if states[0] is None:
+            return set()
+        layout = states[0].layout
+        assert all(state.layout is layout for state in states)
+        return set(zip(layout.block_rows.tolist(), layout.block_starts.tolist(), strict=True))
+
+    def code(self, row: int, start: int) -> None:
+        """The block as the reference codec brings it back, in place."""
+        block = self.kv[:, :, row, :, start : start + BLOCK]  # (layers, 2, heads, tokens, dim)
+        k, v = block.transpose(2, 3).half().unbind(1)
+        if self.codec.scheme == spec.Scheme.RAW:
+            return
+        ids = block_ids(np.arange(LAYERS), start)
+        k, v = self.codec.decode_arrays(self.codec.encode_arrays(k.numpy(), v.numpy(), ids), ids)
+        decoded = torch.stack([torch.from_numpy(k), torch.from_numpy(v)], 1)
+        self.kv[:, :, row, :, start : start + BLOCK] = decoded.transpose(2, 3)
+
+    def crop(self, tokens: int) -> None:
+        self.cache.crop(-tokens)
+        self.kv = self.kv[..., : max(0, self.kv.shape[4] - tokens), :].clone()
+
+    def crop_to(self, length: int) -> None:
+        self.cache.crop(length)
+        self.kv = self.kv[..., :length, :].clone()
+
+    def reorder(self, rows: list[int]) -> None:
+        rows = [row % self.kv.shape[2] for row in rows[: self.kv.shape[2]]]
+        rows += [0] * (self.kv.shape[2] - len(rows))
+        self.cache.reorder_cache(torch.tensor(rows))
+        if self.kv.shape[4]:
+            self.kv = self.kv[:, :, rows].clone()
+
+    def select(self, rows: list[int]) -> None:
+        if self.kv.shape[4]:
+            chosen = torch.tensor([row % self.kv.shape[2] for row in rows])
+            self.cache.batch_select_indices(chosen)
+            self.kv = self.kv[:, :, chosen].clone()
+
+    def repeat(self, times: int) -> None:
+        if self.kv.shape[4] and self.kv.shape[2] * times <= 6:
+            self.cache.batch_repeat_interleave(times)
+            self.kv = self.kv.repeat_interleave(times, 2)
+
+    def fork(self, _: object) -> None:
+        with self.cache:
+            self.cache = self.cache.fork()
+
+    def reset(self, rows: int) -> None:
+        self.cache.reset()
+        self.kv = self.kv.new_empty(LAYERS, 2, rows, HEADS, 0, HEAD_DIM)
+
+
+OPERATIONS = st.one_of(
+    st.tuples(st.just("append"), st.sampled_from([1, 1, 1, 2, 5, 15, 16, 17, 40, 75])),
+    st.tuples(st.just("crop"), st.sampled_from([1, 2, 3, 9, 13, 16, 20, 50])),
+    st.tuples(st.just("crop_to"), st.sampled_from([2, 20, 33, 60])),
+    st.tuples(st.just("reorder"), st.lists(st.integers(0, 5), min_size=1, max_size=6)),
+    st.tuples(st.just("select"), st.lists(st.integers(0, 5), min_size=1, max_size=4)),
+    st.tuples(st.just("repeat"), st.sampled_from([2, 3])),
+    st.tuples(st.just("fork"), st.none()),
+    st.tuples(st.just("reset"), st.sampled_from([1, 3])),
+)
+
+
+def plain(scheme: str, dtype: torch.dtype, rows: int, padding: list[int] | None = None) -> Plain:
+    made = config(dtype=dtype)
+    # Little memory for decoded blocks: hits, misses and evictions all happen.
+    kind = CacheConfig(scheme=scheme, block_tokens=BLOCK, sinks=SINKS, l1_bytes=40 << 10)
+    mask = None
+    if padding:
+        mask = torch.ones(len(padding), 100)
+        for row, count in enumerate(padding):
+            mask[row, :count] = 0
+    cache = SpecKVCache.for_model(made, kind, attention_mask=mask)
+    shape = BlockShape(BLOCK, HEADS, HEAD_DIM, spec.DType.FP16)
+    codec = Codec(open_device("csim"), shape, spec.Scheme[scheme.upper()])
+    return Plain(cache, codec, torch.empty(LAYERS, 2, rows, HEADS, 0, HEAD_DIM, dtype=dtype))
+
+
+def run(model: Plain, operations: list[Operation]) -> None:
+    try:
+        for name, argument in operations:
+            getattr(model, name)(argument)
+            assert model.cache.get_seq_length() == model.kv.shape[4]
+        model.append(1)
+        model.cache.reset()
+        stats = model.cache.stats()
+        assert (stats.tiers.blocks, stats.tiers.references, stats.exact_bytes) == (0, 0, 0)
+    finally:
+        model.cache.close()
+        model.codec.device.close()
+
+
+FEW = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+PADDING = st.sampled_from([None, [0, 7, 30], [40, 40, 0]])
+
+
+@FEW
+@given(st.sampled_from(["raw", "int4"]), PADDING, st.lists(OPERATIONS, max_size=14))
+def test_any_sequence(scheme: str, padding: list[int] | None, operations: list[Operation]) -> None:
+    run(plain(scheme, torch.float32, 3, padding), [("append", 60), *operations])
+
+
+@pytest.mark.slow
+@settings(FEW, max_examples=1000)
+@given(
+    st.sampled_from(["raw", "int4", "int8_delta_rle"]),
+    st.sampled_from([torch.float32, torch.float16]),
+    PADDING,
+    st.lists(OPERATIONS, max_size=40),
+)
+def test_any_long_sequence(
+    scheme: str, dtype: torch.dtype, padding: list[int] | None, operations: list[Operation]
+) -> None:
+    run(plain(scheme, dtype, 3, padding), operations)
+
+
+@pytest.mark.parametrize("scheme", ["raw", "int4"])
+@pytest.mark.parametrize("removed", [3, 16, 17, 31])
+def test_a_hundred_crops(scheme: str, removed: int) -> None:
+    """Nothing that a crop leaves ever changes, and memory follows the tokens, not the crops."""
+    model = plain(scheme, torch.float16, 1)
+    model.append(100)
+    most = 0.0
+    for _ in range(100):
+        model.append(removed)
+        model.crop(removed)
+        stats = model.cache.stats()
+        most = max(most, (stats.tiers.record_bytes + stats.exact_bytes) / stats.fp16_bytes)
+    model.append(1)
+    assert model.kv.shape[4] == 101
+    assert most < 1.5
+    model.cache.close()
+
+
+def test_memory_stays_bounded_when_each_crop_leaves_a_token() -> None:
+    model = plain("int4", torch.float16, 1)
+    model.append(40)
+    for _ in range(100):
+        model.append(3 * BLOCK)
+        model.crop(3 * BLOCK - 1)
+    model.append(1)
+    stats = model.cache.stats()
+    assert stats.tokens == 141
+    assert stats.tiers.record_bytes + stats.exact_bytes < 1.5 * stats.fp16_bytes
+    model.cache.close()
+
+
+def test_sinks_and_the_open_block_are_exact() -> None:
+    model = plain("int4", torch.float32, 2, padding=[0, 21])
+    exact = torch.randn(LAYERS, 2, 2, HEADS, 107, HEAD_DIM)
+    for layer in range(LAYERS):
+        model.cache.update(exact[layer, 0], exact[layer, 1], layer)
+    for layer in range(LAYERS):
+        one = torch.randn(2, HEADS, 1, HEAD_DIM)
+        got = model.cache.update(one, one, layer)
+        for kind in range(2):
+            same = (got[kind][:, :, :107] == exact[layer, kind]).all(3).all(1)  # (rows, tokens)
+            assert same[0].tolist() == [p < 4 or p >= 4 + 6 * BLOCK for p in range(107)]
+            # Row 1: a block of padding, what is left of it with the sinks, blocks, the open run.
+            assert same[1].tolist() == [16 <= p < 25 or p >= 25 + 5 * BLOCK for p in range(107)]
+    model.cache.close()
