@@ -72,7 +72,9 @@ SPECKV_INLINE uint16_t round_to(int32_t p, const Rounding& r) {
   const int32_t bits = normalise(a);
   int32_t normal = ((bits + ((1 << (drop - 1)) - 1) + (bits >> drop & 1)) >> drop) + r.rebias;
   normal = normal > largest ? largest : normal;
-  const int32_t small = ((a << r.left) + r.half + (a >> r.right & r.even)) >> r.right;
+  // Unsigned, because a large value, which does not take this way, may lose its top.
+  const int32_t small =
+      int32_t(((uint32_t(a) << r.left) + uint32_t(r.half) + uint32_t(a >> r.right & r.even)) >> r.right);
   const int32_t magnitude = bits < r.least_normal ? small : normal;
   return uint16_t(magnitude | (p < 0 ? 0x8000 : 0));
 }
