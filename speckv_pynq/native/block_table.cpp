@@ -63,8 +63,8 @@ void BlockTable::put(uint32_t count, uint32_t layer, const uint32_t* positions, 
   require(live_ + count <= kIndexMask, 0, live_ + count, kIndexMask);
   // Everything that can fail comes first: room in the tables, then lines.
   const size_t grown = std::max(blocks_.size(), static_cast<size_t>(live_) + count);
-  if (grown > blocks_.capacity()) {  // by half: at most a third of the table is unused
-    blocks_.reserve(std::max(grown, blocks_.capacity() + blocks_.capacity() / 2));
+  if (grown > blocks_.capacity()) {  // by a quarter: at most a fifth of the table is unused
+    blocks_.reserve(std::max(grown, blocks_.capacity() + blocks_.capacity() / 4));
     records_.reserve(blocks_.capacity() * parts_);
   }
   Vector<Record> taken{CountingAllocator<Record>(&metadata_bytes_)};

@@ -24,7 +24,10 @@ class Tier(IntEnum):
 
 @dataclass(frozen=True)
 class GetPlan:
-    """Where n handles lie. tiers, offsets, sources: (n,); the rest: the m misses, once each, in order of first use."""
+    """Where n handles lie. tiers, offsets, sources: (n,).
+
+    The rest: the m misses, once each, in order of first use.
+    """
 
     tiers: U8
     offsets: U64  # bytes from the tier's base; NO_OFFSET for L3
@@ -55,7 +58,7 @@ class Core:
     ) -> tuple[U64, int, int]:
         """Copies records, (n, parts) each, from staging into lines of L3.
 
-        Their handles, (n,), with one reference each; first byte of L3 written, and one past the last.
+        Their handles, (n,), with one reference each; first byte of L3 written, one past the last.
         """
         count = len(positions)
         if record_offsets.size != count * self.parts or record_bytes.size != count * self.parts:
@@ -122,7 +125,10 @@ class Core:
         self._over("evict", as_u64(handles), int(tier))
 
     def admit(self, tier: Tier, handles: U64, evictions: int = 0) -> U64:
-        """Slots for these blocks, after the `evictions` oldest left; their offsets, (n,). The caller fills them."""
+        """Slots for these blocks, after the `evictions` oldest left; their offsets, (n,).
+
+        The caller fills them.
+        """
         handles = as_u64(handles)
         offsets, error = np.empty(len(handles), np.uint64), Error()
         status = self._lib.speckv_core_admit(

@@ -34,7 +34,10 @@ class Workers:
 
 @dataclass(frozen=True)
 class SlotLayout:
-    """A block's slot: K then V, each (tokens, heads, head_dim); its heads are first_head.. of the tensor."""
+    """A block's slot: K then V, each (tokens, heads, head_dim).
+
+    Its heads are first_head.. of the tensor.
+    """
 
     tokens: int
     heads: int
@@ -78,14 +81,16 @@ _NO_TENSOR = Tensor()
 
 
 def _move(
-    which: str, slots: U8, offsets: U64, layout: SlotLayout, kinds: tuple[Tensor | None, Tensor | None],
+    which: str, slots: U8, offsets: U64, layout: SlotLayout,
+    kinds: tuple[Tensor | None, Tensor | None],
     rows: U32, first_tokens: U32, workers: Workers | None, portable: bool,
 ) -> int:  # fmt: skip
     offsets, rows, first_tokens = as_u64(offsets), as_u32(rows), as_u32(first_tokens)
     if not len(offsets) == len(rows) == len(first_tokens):
         raise ValueError(f"{len(offsets)} slots, {len(rows)} rows, {len(first_tokens)} tokens")
     pack = Pack(
-        kinds[0] or _NO_TENSOR, kinds[1] or _NO_TENSOR, address(slots), slots.nbytes, address(offsets),
+        kinds[0] or _NO_TENSOR, kinds[1] or _NO_TENSOR,
+        address(slots), slots.nbytes, address(offsets),
         address(rows), address(first_tokens), len(offsets), layout.tokens, layout.heads,
         layout.head_dim, layout.first_head, int(layout.dtype), int(portable), 0,
     )  # fmt: skip

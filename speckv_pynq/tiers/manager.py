@@ -1,8 +1,9 @@
 """Blocks in and out of the tiers.
 
-put: pack -> encode in staging, worst-case slots -> lines of L3 for the bytes that came out. All or nothing.
-get: L1 and L2 hits are unpacked where they are; misses are decoded, into the L1 slots that the policy gives them or
-into staging, one round ahead of the unpacking.
+put: pack -> encode in staging, worst-case slots -> lines of L3 for the bytes that came out. All or
+nothing.
+get: L1 and L2 hits are unpacked where they are; misses are decoded, into the L1 slots that the
+policy gives them or into staging, one round ahead of the unpacking.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ Handles = npt.NDArray[np.uint64]
 class TierManager:
     """The tiered cache of one model's blocks; the device stays the caller's.
 
-    Safe to use from several threads: calls are serialised, whole. A call that raises has changed nothing, except
-    that a get may have written other blocks of its destination.
+    Safe to use from several threads: calls are serialised, whole. A call that raises has changed
+    nothing, except that a get may have written other blocks of its destination.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class TierManager:
     ) -> Handles:
         """Codes n blocks of a layer; their handles, (n,) uint64, with one reference each.
 
-        Block j: batch row rows[j], tokens offsets[j].. of source; its first token has position positions[j].
+        Block j: batch row rows[j], tokens offsets[j].. of source, first position positions[j].
         """
         places = Places.of(self.shape, rows, offsets, source)
         at = np.ascontiguousarray(positions, np.uint32)
@@ -143,13 +144,13 @@ class TierManager:
             return self._fetcher.prefetch(np.ascontiguousarray(handles, np.uint64))
 
     def retain(self, handles: npt.ArrayLike) -> None:
-        """One reference more for each: a block may stand in several rows. Nothing is coded again."""
+        """One reference more for each: a block may stand in several rows."""
         with self._lock:
             self._check_open()
             self._core.retain(np.ascontiguousarray(handles, np.uint64))
 
     def release(self, handles: npt.ArrayLike) -> None:
-        """One reference less for each; a block without references leaves all tiers, its memory goes back."""
+        """One reference less for each; a block without references leaves all tiers."""
         with self._lock:
             self._check_open()
             self._fetcher.settle()
@@ -184,7 +185,7 @@ class TierManager:
             )
 
     def records(self, handle: int) -> list[U8]:
-        """The records of a block as they lie in L3, one a part; for inspection, valid until its release."""
+        """The records of a block as they lie in L3, one a part; valid until its release."""
         with self._lock:
             self._check_open()
             references, offsets, sizes = self._core.block(handle)
@@ -241,8 +242,8 @@ class TierManager:
     def _full(self, layer: int, blocks: int, asked: int) -> PoolFull:
         used = self._core.stats().used_bytes[2]
         return PoolFull(
-            f"L3 holds {used} of {self.config.l3_bytes} bytes; {blocks} blocks of layer {layer} need "
-            f"{asked} or more: raise l3_bytes or release blocks"
+            f"L3 holds {used} of {self.config.l3_bytes} bytes; {blocks} blocks of layer {layer} "
+            f"need {asked} or more: raise l3_bytes or release blocks"
         )
 
     def _make_core(self, device: Device) -> Core:

@@ -53,7 +53,7 @@ class Places:
         return Places(self.shape, self.kv, self.rows[which], self.tokens[which])
 
     def pack(self, memory: DeviceBuffer, slots: U64, workers: Workers) -> int:
-        """Copies them into slots, bytes from the start of memory; how many finite values overflowed."""
+        """Copies them into slots, bytes from memory's start; how many finite values overflowed."""
         return sum(
             pack_blocks(
                 memory.array, slots + np.uint64(at), layout, self.kv.key, self.kv.value,

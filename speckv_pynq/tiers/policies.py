@@ -1,4 +1,4 @@
-"""Which decoded blocks stay in L1. The core does it; a policy only says how many, of which, and what leaves."""
+"""Which decoded blocks stay in L1: a policy says how many, which, what leaves; the core does it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ class DensePolicy:
     """
 
     def admit(self, core: Core, hits: U64 | None, misses: U64) -> Admission:
-        """hits: handles found in L1 (None: not asked for). misses: (m,) handles about to be decoded, each once."""
+        """hits: handles found in L1 (None: not asked for).
+
+        misses: (m,) handles about to be decoded, each once.
+        """
         count = min(core.free_slots(Tier.L1), len(misses))
         if not count:
             return NOBODY
@@ -37,7 +40,10 @@ class DensePolicy:
 
 
 class LruPolicy:
-    """Keeps the blocks used last. Within one call hits count as used first, then misses, each in the call's order."""
+    """Keeps the blocks used last.
+
+    Within one call hits count as used first, then misses, each in the call's order.
+    """
 
     wants_hits = True
 

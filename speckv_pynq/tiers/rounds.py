@@ -29,23 +29,30 @@ class Round:
 
 @dataclass(frozen=True)
 class Target:
-    """Where misses go, in the order of the plan's misses; sources: (n,) which miss each place is of."""
+    """Where misses go, in the order of the plan's misses.
+
+    sources: (n,) which miss each place is of; None: place i is of miss i.
+    """
 
     places: Places
-    sources: U32
+    sources: U32 | None
 
     @classmethod
     def of_misses(cls, plan: GetPlan, places: Places) -> Target:
         """Of all places of a plan, those whose block is in L3."""
         if len(plan.handles) == len(places):
-            return cls(places, plan.sources)
+            return cls(places, None)
         which = np.flatnonzero(plan.tiers == Tier.L3)
-        if len(which) > len(plan.handles):  # a block that stands in several places
-            which = which[np.argsort(plan.sources[which], kind="stable")]
+        if len(which) == len(plan.handles):
+            return cls(places.pick(which), None)
+        # A block stands in several places: bring those together.
+        which = which[np.argsort(plan.sources[which], kind="stable")]
         return cls(places.pick(which), plan.sources[which])
 
     def of(self, this: Round) -> tuple[Places, U64]:
         """Places of a round's blocks, and the slot that each is unpacked from."""
+        if self.sources is None:
+            return self.places.pick(slice(this.first, this.end)), this.slots
         first, end = np.searchsorted(self.sources, (this.first, this.end)).tolist()
         part = slice(first, end)
         return self.places.pick(part), this.slots[self.sources[part] - np.uint32(this.first)]
@@ -69,7 +76,10 @@ class Fetcher:
         self.decoded = 0  # blocks
 
     def settle(self) -> None:
-        """Waits for late runs, so that nothing they write to changes hands; DeviceTimeout when one is still out."""
+        """Waits for late runs, so that nothing they write to changes hands.
+
+        DeviceTimeout when one is still out.
+        """
         while self._late:
             try:
                 self._late[-1].wait(DEFAULT_TIMEOUT_S)
@@ -114,7 +124,7 @@ class Fetcher:
             places.pick(which).unpack(memory, plan.offsets[which], self._workers)
 
     def _rounds(self, count: int, tier: Tier, admission: Admission) -> Iterator[Round]:
-        """Misses 0..count - 1 in order: those with a slot in `tier` go there, the rest through staging."""
+        """Misses 0..count - 1 in order: those with a slot in `tier` there, the rest in staging."""
         first, end = admission.first, admission.first + len(admission.offsets)
         staging, halves = self._staging, itertools.cycle((0, 1))
         for at, last in self._equal(0, first):
@@ -127,7 +137,7 @@ class Fetcher:
             yield Round(at, last, staging.buffer, staging.slots(last - at, next(halves)))
 
     def _equal(self, first: int, end: int) -> Iterator[tuple[int, int]]:
-        """first..end - 1 in as few rounds as staging allows, of equal size: no short one at the end."""
+        """first..end - 1 in as few rounds as staging allows, of equal size."""
         rounds = -(-(end - first) // self._staging.blocks)
         bounds = [first + (end - first) * i // rounds for i in range(rounds + 1)] if rounds else []
         return itertools.pairwise(bounds)

@@ -1,4 +1,4 @@
-"""The part of L2 that blocks pass through: two halves, so that one is filled while the other is read."""
+"""The part of L2 that blocks pass through: two halves, one filled while the other is read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROUND_BYTES: Final = 2 << 20
 
 
 class Staging:
-    """Slots for `blocks` decoded blocks in either half; for put, the second half takes their records."""
+    """Slots for `blocks` decoded blocks in either half; in put, the second takes their records."""
 
     def __init__(self, device: Device, codec: Codec, l2_bytes: int) -> None:
         self._device, self._codec = device, codec
@@ -84,7 +84,7 @@ class Staging:
         return table.reshape(-1)
 
     def encode(self, layer: int, positions: U32) -> Completions:
-        """Codes the blocks in the first half into record slots of the second; completions, (n * parts,)."""
+        """Codes blocks from the first half into the second; completions, (n * parts,)."""
         n = len(positions)
         return self._codec.encode(
             self.buffer,

@@ -20,7 +20,7 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class StridedKV:
-    """K and V, (batch, heads, tokens, head_dim) each, of any strides but a contiguous last dimension.
+    """K and V, (batch, heads, tokens, head_dim) each; only the last dimension need be contiguous.
 
     Made by `of`; keeps the arrays alive. Absent kinds are None.
     """

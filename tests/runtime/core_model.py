@@ -1,4 +1,4 @@
-"""The tier core in plain Python: the oracle of its tests. Slow, and short enough to be read whole."""
+"""The tier core in plain Python: the oracle of its tests, slow and short enough to be read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Full(Exception):
 
 
 class Lines:
-    """Best fit, lowest first, below the highest line in use; above it only when nothing there fits."""
+    """Best fit, lowest first, below the highest line in use; above it when nothing there fits."""
 
     def __init__(self, lines: int) -> None:
         self.used = [False] * lines

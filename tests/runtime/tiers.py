@@ -48,7 +48,7 @@ def manager(
 
 @dataclass
 class Cache:
-    """Tokens of one layer on the host: k, v (batch, heads, tokens, head_dim) in the blocks' dtype."""
+    """One layer on the host: k, v (batch, heads, tokens, head_dim) in the blocks' dtype."""
 
     shape: BlockShape
     k: np.ndarray
