@@ -17,7 +17,7 @@ class TierConfig:
     """Hard byte budgets of the tiers, and which blocks stay decoded.
 
     l1_bytes: decoded blocks that stay; 0 keeps none. l2_bytes: staging, and decoded blocks brought
-    up early. l3_bytes: records. Memory is taken as it is used: a large budget by itself costs nothing.
+    up early. l3_bytes: records. Memory is taken as it is used: a large budget costs nothing.
     policy: "dense" keeps the first blocks that fit and streams the rest, for attention that reads
     every block each step; "lru" keeps the last ones used, for access that comes back to few.
     """

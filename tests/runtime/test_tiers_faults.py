@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 from typing import Any
 
 import numpy as np
@@ -214,3 +216,29 @@ def test_released_memory_is_given_back() -> None:
             assert memory is not None
             assert not memory.array[: 20 * SMALL.slot_bytes].any()
         assert tiers.stats().metadata_bytes < 1500
+
+
+def resident_bytes(memory: Any) -> int:
+    """What the system counts as resident in a buffer."""
+    pages = np.zeros(-(-memory.nbytes // mmap.PAGESIZE), np.uint8)
+    start, vector = memory.array.ctypes.data, ctypes.c_void_p(pages.ctypes.data)
+    mincore = ctypes.CDLL(None, use_errno=True).mincore
+    assert not mincore(ctypes.c_void_p(start), ctypes.c_size_t(memory.nbytes), vector)
+    return int(np.count_nonzero(pages & 1)) * mmap.PAGESIZE
+
+
+def test_held_bytes_are_what_the_system_counts() -> None:
+    """Random puts, gets and releases: frames of L1 and L3 are exactly the resident pages."""
+    rng = np.random.default_rng(4)
+    with manager(budgets(SMALL, 20, policy="lru"), scheme=Scheme.INT4) as tiers:
+        live: list[np.ndarray] = []
+        for step in range(60):
+            cache = Cache.random(int(rng.integers(1, 9)), step)
+            if live and rng.random() < 0.45:
+                tiers.release(live.pop(int(rng.integers(len(live)))))
+            else:
+                live.append(cache.put(tiers, step % LAYERS))
+                cache.get(tiers, live[-1])
+            stats = tiers.stats()
+            assert resident_bytes(tiers._memories[Tier.L1]) == stats.l1_bytes
+            assert resident_bytes(tiers._memories[Tier.L3]) == stats.l3_bytes
