@@ -11,7 +11,9 @@ from transformers.cache_utils import CacheLayerMixin
 
 from speckv_pynq.errors import ConfigError, ShapeError, SpeckvError, UnsupportedLayer
 from speckv_pynq.integrations._layout import Append, Crop
+from speckv_pynq.integrations._model import DTYPES
 from speckv_pynq.integrations._store import Handles, State, Store, allocate, fitted, selected
+from speckv_pynq.spec import DType
 from speckv_pynq.tiers import StridedKV
 
 
@@ -38,6 +40,13 @@ class SpecKVLayer(CacheLayerMixin):
                     f"layer {self.index}: {name} have {states.shape[1]} heads of {states.shape[3]}, "
                     f"the cache was made for {shape[0]} heads of {shape[1]}, the same for keys and values"
                 )
+        block_dtype = self._store.tiers.shape.dtype
+        fits = block_dtype in (DType.FP32, DTYPES.get(key_states.dtype))
+        if key_states.dtype != self._store.dtype and not fits:
+            raise ConfigError(
+                f"layer {self.index} gives {key_states.dtype}, the cache was made for a model of {self._store.dtype} "
+                f"with {block_dtype.name.lower()} blocks: make it for the model itself, or state block_dtype"
+            )
         self.dtype, self.device = key_states.dtype, key_states.device
         self.is_initialized = True
 
@@ -265,11 +274,10 @@ class SpecKVLayer(CacheLayerMixin):
         return handles
 
     def _overflow(self, keys: torch.Tensor, values: torch.Tensor) -> str:
-        finite = [states[states.isfinite()].abs().max().item() for states in (keys, values)]
-        block_dtype = self._store.tiers.shape.dtype.name.lower()
+        largest = max(states[states.isfinite()].abs().max().item() for states in (keys, values))
         return (
-            f"layer {self.index}: a key of {finite[0]:g} or value of {finite[1]:g} is too large for {block_dtype} "
-            'blocks; use CacheConfig(block_dtype="bf16"), or "fp32" with scheme "raw"'
+            f"layer {self.index}: a value of magnitude {largest:g} is too large for "
+            f'{self._store.tiers.shape.dtype.name.lower()} blocks; use block_dtype="bf16"'
         )
 
     def _frozen(self, state: State, plan: Crop) -> torch.Tensor:

@@ -22,7 +22,6 @@ DTYPES = {
     torch.bfloat16: spec.DType.BF16,
     torch.float32: spec.DType.FP32,
 }
-LATENT_FIELDS = ("kv_lora_rank", "v_head_dim")  # MLA: values narrower than keys, or one latent
 SHARING_FIELDS = ("num_kv_shared_layers", "kv_sharing_modes")
 
 
@@ -45,10 +44,8 @@ class ModelShape:
             raise UnsupportedLayer(f"{config.model_type} is an encoder-decoder model; {SUPPORTED}")
         text = config.get_text_config(decoder=True)
         kinds, _ = get_layer_types_and_kwargs(text)
-        heads, head_dim = _heads(text)
-        if head_dim not in spec.HEAD_DIM_ALLOWED:
-            raise UnsupportedLayer(f"layer 0: {kinds[0]} of head_dim {head_dim}; {SUPPORTED}")
-        _check_layers(text, kinds, head_dim)
+        _check_kinds(text, kinds)
+        heads, head_dim = _check_widths(text)
         dtype = getattr(model_or_config, "dtype", None) or getattr(config, "dtype", None)
         return ModelShape(
             layers=len(kinds),
@@ -58,6 +55,10 @@ class ModelShape:
             architecture=f"{text.model_type}/{','.join(config.architectures or [])}",
             rope=_rope(text),
         )
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return next(theirs for theirs, ours in DTYPES.items() if ours == self.dtype)
 
     def fingerprint(self, block_dtype: spec.DType, block_tokens: int) -> int:
         """64 bits of SHA-256 over everything that must agree for a record to make sense; never 0."""
@@ -78,26 +79,34 @@ def _heads(text: Any) -> tuple[int, int]:
     return int(heads), int(head_dim)
 
 
-def _check_layers(text: Any, kinds: list[str], head_dim: int) -> None:
-    for name in SHARING_FIELDS:
-        if getattr(text, name, None):
-            raise UnsupportedLayer(
-                f"layer {len(kinds) - 1}: shared K and V ({name}={getattr(text, name)}); {SUPPORTED}"
-            )
+def _check_kinds(text: Any, kinds: list[str]) -> None:
     for i, kind in enumerate(kinds):
         if kind != "full_attention":
             raise UnsupportedLayer(f"layer {i}: {kind}; {SUPPORTED}")
-    for name in LATENT_FIELDS:
-        width = getattr(text, name, None)
-        if width and width != head_dim:
+    for name in SHARING_FIELDS:
+        shared = getattr(text, name, None)
+        if shared:
             raise UnsupportedLayer(
-                f"layer 0: latent attention ({name}={width}, head_dim={head_dim}); {SUPPORTED}"
+                f"layer {len(kinds) - 1}: shared K and V ({name}={shared}); {SUPPORTED}"
             )
+
+
+def _check_widths(text: Any) -> tuple[int, int]:
+    """KV heads and head_dim, the same in all layers."""
+    if not getattr(text, "num_attention_heads", None):
+        raise UnsupportedLayer(f"layer 0: {text.model_type} without attention heads; {SUPPORTED}")
+    heads, head_dim = _heads(text)
+    value_dim = getattr(text, "v_head_dim", None) or head_dim
+    if getattr(text, "kv_lora_rank", None) or value_dim != head_dim:
+        raise UnsupportedLayer(f"layer 0: latent attention or values of another width; {SUPPORTED}")
+    if head_dim not in spec.HEAD_DIM_ALLOWED:
+        raise UnsupportedLayer(f"layer 0: full_attention of head_dim {head_dim}; {SUPPORTED}")
     for i, layer in enumerate(getattr(text, "per_layer_config", None) or ()):
-        if _heads(layer) != _heads(text):
+        if _heads(layer) != (heads, head_dim):
             raise UnsupportedLayer(
-                f"layer {i}: (heads, head_dim) {_heads(layer)}, elsewhere {_heads(text)}; {SUPPORTED}"
+                f"layer {i}: (heads, head_dim) {_heads(layer)}, elsewhere {(heads, head_dim)}; {SUPPORTED}"
             )
+    return heads, head_dim
 
 
 def _dtype(dtype: Any) -> spec.DType:

@@ -23,7 +23,10 @@ EXACT_GRAIN = 4  # tokens; capacities of the exact tensors are whole multiples o
 
 @dataclass
 class Store:
-    """What the layers of one cache share. padding: left padding of each row, for the next first tokens."""
+    """What the layers of one cache share.
+
+    dtype: of the model. padding: left padding of each row, for the next first tokens.
+    """
 
     tiers: TierManager
     workspace: Workspace
@@ -32,8 +35,10 @@ class Store:
     head_dim: int
     block_tokens: int
     sinks: int
+    dtype: torch.dtype
     padding: tuple[int, ...] | None = None
     broken: str | None = None
+    closed: bool = False
 
     def __post_init__(self) -> None:
         self.lengths = [0] * self.layers
@@ -50,7 +55,9 @@ class Store:
         return self._empty
 
     def check(self) -> None:
-        """Raises SpeckvError when an earlier failure left layers that do not fit together."""
+        """Raises SpeckvError when an earlier failure left layers that do not fit together, or nothing is left."""
+        if self.closed:
+            raise SpeckvError("the cache is closed")
         if self.broken:
             raise SpeckvError(f"the cache is unusable, call reset(): {self.broken}")
 

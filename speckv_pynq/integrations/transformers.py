@@ -161,6 +161,7 @@ class SpecKVCache(Cache):
             shape.head_dim,
             config.block_tokens,
             config.sinks,
+            shape.torch_dtype,
             padding,
         )
         super().__init__(layers=[SpecKVLayer(i, self._store) for i in range(shape.layers)])
@@ -306,6 +307,6 @@ def _free(backing: _Backing, store: Store, layers: list[SpecKVLayer]) -> None:
         for layer in layers:
             layer.reset()
     finally:
-        store.broken = "the cache is closed"
+        store.closed = True
         store.workspace.free()
         backing.leave()
