@@ -14,8 +14,10 @@ import pytest
 from speckv_pynq import spec
 from speckv_pynq.block import BlockShape, block_ids
 from speckv_pynq.codec import Codec
+from speckv_pynq.config import TierConfig
 from speckv_pynq.device.csim import CsimDevice as NativeDevice
 from speckv_pynq.errors import ConfigError, DeviceBufferError, DeviceError, DeviceTimeout
+from speckv_pynq.tiers import StridedKV, TierManager
 
 pytest.importorskip("pynq")
 
@@ -69,6 +71,23 @@ def test_the_codec_gives_the_same_bytes_as_on_the_native_device(device, scheme):
     for got, want in zip(codec.decode_arrays(records, ids), wanted, strict=True):
         assert got.tobytes() == want.tobytes()
     codec.self_test()
+
+
+def test_tiers_sync_what_they_move(device):
+    """The tiers' blocks come back as on the native device, though this one's memory has two sides."""
+    k, v = (np.ascontiguousarray(x.swapaxes(1, 2)) for x in _blocks(6))  # (batch, heads, tokens, …)
+    every = np.arange(6)
+    got = []
+    for place in (device, NativeDevice(1)):
+        config = TierConfig(2 * SHAPE.block_bytes, 4 * SHAPE.slot_bytes, 1 << 20, "dense")
+        with TierManager(place, SHAPE, spec.Scheme.INT4, config, layers=1) as tiers:
+            handles = tiers.put(0, every * boards.TOKENS, every, every * 0, StridedKV.of(k, v))
+            for _ in range(3):
+                out = np.zeros_like(k), np.zeros_like(v)
+                tiers.get(handles, every, every * 0, StridedKV.of(*out))
+                got.append(out[0].tobytes() + out[1].tobytes())
+            assert tiers.stats().misses > 0
+    assert len(set(got)) == 1
 
 
 def test_engines_are_the_compute_units_found(tmp_path):
