@@ -67,6 +67,68 @@ JOIN:
 #endif
 }
 
+// Bursts between a port and a buffer. Natively one copy: the library's memcpy is faster than a loop of beats.
+static inline void load_beats(const ap_uint<512>* port, uint64_t index, uint32_t beats,
+                              uint8_t buffer[][BEAT_BYTES]) {
+#ifdef __SYNTHESIS__
+BURST:
+  for (uint32_t i = 0; i < beats; ++i) {
+#pragma HLS LOOP_TRIPCOUNT min = 1 max = MAX_BLOCK_BEATS
+#pragma HLS PIPELINE II = 1  // one beat a cycle keeps m_axi full
+    load_beat(port, index + i, buffer[i]);
+  }
+#else
+  std::memcpy(buffer, &port[index], uint64_t(beats) * BEAT_BYTES);
+#endif
+}
+
+static inline void store_beats(ap_uint<512>* port, uint64_t index, uint32_t beats,
+                               const uint8_t buffer[][BEAT_BYTES]) {
+#ifdef __SYNTHESIS__
+BURST:
+  for (uint32_t i = 0; i < beats; ++i) {
+#pragma HLS LOOP_TRIPCOUNT min = 1 max = MAX_BLOCK_BEATS
+#pragma HLS PIPELINE II = 1  // one beat a cycle keeps m_axi full
+    store_beat(port, index + i, buffer[i]);
+  }
+#else
+  std::memcpy(static_cast<void*>(&port[index]), buffer, uint64_t(beats) * BEAT_BYTES);
+#endif
+}
+
+// The same for a block's lanes; first: beat of the buffer.
+static inline void load_lanes(const ap_uint<512>* port, uint64_t index, uint32_t beats,
+                              uint16_t buffer[][LANES], uint32_t first) {
+#ifdef __SYNTHESIS__
+BURST:
+  for (uint32_t i = 0; i < beats; ++i) {
+#pragma HLS LOOP_TRIPCOUNT min = 32 max = MAX_BLOCK_BEATS
+#pragma HLS PIPELINE II = 1  // one beat a cycle keeps m_axi full
+    uint8_t beat[BEAT_BYTES];
+    load_beat(port, index + i, beat);
+    beat_to_lanes(beat, buffer[first + i]);
+  }
+#else
+  std::memcpy(buffer[first], &port[index], uint64_t(beats) * BEAT_BYTES);
+#endif
+}
+
+static inline void store_lanes(ap_uint<512>* port, uint64_t index, uint32_t beats,
+                               const uint16_t buffer[][LANES], uint32_t first) {
+#ifdef __SYNTHESIS__
+BURST:
+  for (uint32_t i = 0; i < beats; ++i) {
+#pragma HLS LOOP_TRIPCOUNT min = 32 max = MAX_BLOCK_BEATS
+#pragma HLS PIPELINE II = 1  // one beat a cycle keeps m_axi full
+    uint8_t beat[BEAT_BYTES];
+    lanes_to_beat(buffer[first + i], beat);
+    store_beat(port, index + i, beat);
+  }
+#else
+  std::memcpy(static_cast<void*>(&port[index]), buffer[first], uint64_t(beats) * BEAT_BYTES);
+#endif
+}
+
 // Little-endian field of a structure that lies in a beat.
 template <typename T>
 SPECKV_INLINE T get_field(const uint8_t* beat, uint32_t offset) {

@@ -46,12 +46,14 @@ template <class F>
 SPECKV_INLINE int32_t scaled_wide(uint16_t bits, int32_t base) {
 #pragma HLS INLINE  // two shifters
   const int32_t magnitude = bits & 0x7FFF;
-  const int32_t d = exponent_of<F>(magnitude) - base;
+  const int32_t field = exponent_of<F>(magnitude);
+  const int32_t mantissa = magnitude - ((field - 1) << F::MANTISSA_BITS);
+  const int32_t d = field - base;
   int32_t r = 8 - d;
   r = r < 1 ? 1 : r;
   r = r > 24 ? 24 : r;
   const int32_t up = d > 7 ? d - 7 : 0;
-  const int32_t y = ((((mantissa_of<F>(magnitude) << 8) >> (r - 1)) + 1) >> 1) << up;
+  const int32_t y = ((((mantissa << 8) >> (r - 1)) + 1) >> 1) << up;
   const int32_t sign = -int32_t(bits >> 15);
   return (y ^ sign) - sign;
 }
@@ -184,9 +186,11 @@ LANE:
 #pragma HLS UNROLL  // 16 groups side by side
     const int32_t lo = scaled_wide<F>(uint16_t(sortable(uint16_t(low[l]))), base);
     const int32_t hi = scaled_wide<F>(uint16_t(sortable(uint16_t(high[l]))), base);
-    const int32_t a = lo < 0 ? -lo : lo, b = hi < 0 ? -hi : hi;
-    const int32_t reach = ((a > b ? a : b) + 15) >> 4;  // z has a range too
-    const int32_t range = hi - lo > reach ? hi - lo : reach;
+    // z has a range too: a step reaches a sixteenth of either magnitude.
+    const int32_t reach_low = ((lo < 0 ? -lo : lo) + 15) >> 4, reach_high = ((hi < 0 ? -hi : hi) + 15) >> 4;
+    int32_t range = hi - lo;
+    range = range < reach_low ? reach_low : range;
+    range = range < reach_high ? reach_high : range;
     // range / 15, as a series of shifts
     const int32_t t = (range + (range >> 4) + (range >> 8) + (range >> 12) + (range >> 16) + 8) >> 4;
     step[l] = t;

@@ -30,17 +30,9 @@ static void read_block(const ap_uint<512>* blocks, const ap_uint<512>* descripto
   if (job.verdict.status) return;
   job.geometry = geometry_of(job.d);
   const Geometry& g = job.geometry;
-  const uint64_t key = job.d.key_offset / BEAT_BYTES, value = job.d.value_offset / BEAT_BYTES;
-READ:
-  for (uint32_t i = 0; i < g.block_beats; ++i) {
-#pragma HLS LOOP_TRIPCOUNT min = 32 max = MAX_BLOCK_BEATS
-#pragma HLS PIPELINE II = 1  // one beat a cycle keeps m_axi full
-    uint8_t beat[BEAT_BYTES];
-    const bool in_key = g.has_key && i < g.kind_beats;
-    const uint32_t into_value = g.has_key ? i - g.kind_beats : i;
-    load_beat(blocks, in_key ? key + i : value + into_value, beat);
-    beat_to_lanes(beat, block[i]);
-  }
+  const uint32_t value_first = g.has_key ? g.kind_beats : 0;
+  if (g.has_key) load_lanes(blocks, job.d.key_offset / BEAT_BYTES, g.kind_beats, block, 0);
+  if (g.has_value) load_lanes(blocks, job.d.value_offset / BEAT_BYTES, g.kind_beats, block, value_first);
 }
 
 // Stage 2: the scheme, or the block itself where the scheme cannot hold it or does not pay.
@@ -98,21 +90,16 @@ static void write_record(const CodedJob& coded, const uint8_t payload[PAYLOAD_BE
     const uint32_t crc = crc32c_beats(crc32c_header(header), payload, bytes) ^ 0xFFFFFFFFu;
     put_field(header, offsetof(speckv_record_header, crc32c), crc);
     store_beat(records, slot, header);
-  WRITE:
-    for (uint32_t i = 0; i < beats; ++i) {
-#pragma HLS LOOP_TRIPCOUNT min = 1 max = MAX_BLOCK_BEATS
-#pragma HLS PIPELINE II = 1  // one beat a cycle keeps m_axi full
-      if ((i + 1) * BEAT_BYTES <= bytes) {
-        store_beat(records, slot + 1 + i, payload[i]);
-      } else {
-        uint8_t last[BEAT_BYTES];
-      PAD:
-        for (uint32_t b = 0; b < BEAT_BYTES; ++b) {
+    const uint32_t whole = bytes / BEAT_BYTES;
+    store_beats(records, slot + 1, whole, payload);
+    if (whole != beats) {
+      uint8_t last[BEAT_BYTES];
+    PAD:
+      for (uint32_t b = 0; b < BEAT_BYTES; ++b) {
 #pragma HLS UNROLL  // one beat
-          last[b] = i * BEAT_BYTES + b < bytes ? payload[i][b] : 0;
-        }
-        store_beat(records, slot + 1 + i, last);
+        last[b] = b < bytes % BEAT_BYTES ? payload[whole][b] : 0;
       }
+      store_beat(records, slot + 1 + whole, last);
     }
     done.flags = h.flags;
     done.record_bytes = BEAT_BYTES * (1 + beats);

@@ -41,12 +41,7 @@ static void read_record(const ap_uint<512>* records, const ap_uint<512>* descrip
   job.verdict = check_header(job.h, job.d, job.geometry);
   if (job.verdict.status) return;
   const uint32_t beats = whole_lines(job.h.payload_bytes) / BEAT_BYTES;
-READ:
-  for (uint32_t i = 0; i < beats; ++i) {
-#pragma HLS LOOP_TRIPCOUNT min = 1 max = MAX_BLOCK_BEATS
-#pragma HLS PIPELINE II = 1  // one beat a cycle keeps m_axi full
-    load_beat(records, slot + 1 + i, payload[i]);
-  }
+  load_beats(records, slot + 1, beats, payload);
   const uint32_t crc = crc32c_beats(crc32c_header(header), payload, job.h.payload_bytes) ^ 0xFFFFFFFFu;
   if (crc != job.h.crc32c) job.verdict = wrong(SPECKV_STATUS_BAD_CRC, crc, job.h.crc32c);
 }
@@ -72,17 +67,9 @@ static void write_block(const DecompressJob& job, const uint16_t block[BLOCK_BEA
   speckv_completion done = {job.verdict.status, 0, 0, job.verdict.value, job.verdict.limit};
   if (!job.verdict.status) {
     const Geometry& g = job.geometry;
-    const uint64_t key = job.d.key_offset / BEAT_BYTES, value = job.d.value_offset / BEAT_BYTES;
-  WRITE:
-    for (uint32_t i = 0; i < g.block_beats; ++i) {
-#pragma HLS LOOP_TRIPCOUNT min = 32 max = MAX_BLOCK_BEATS
-#pragma HLS PIPELINE II = 1  // one beat a cycle keeps m_axi full
-      uint8_t beat[BEAT_BYTES];
-      const bool in_key = g.has_key && i < g.kind_beats;
-      const uint32_t into_value = g.has_key ? i - g.kind_beats : i;
-      lanes_to_beat(block[i], beat);
-      store_beat(blocks, in_key ? key + i : value + into_value, beat);
-    }
+    const uint32_t value_first = g.has_key ? g.kind_beats : 0;
+    if (g.has_key) store_lanes(blocks, job.d.key_offset / BEAT_BYTES, g.kind_beats, block, 0);
+    if (g.has_value) store_lanes(blocks, job.d.value_offset / BEAT_BYTES, g.kind_beats, block, value_first);
     done.flags = job.h.flags;
     done.record_bytes = BEAT_BYTES + whole_lines(job.h.payload_bytes);
   }
