@@ -23,6 +23,7 @@ FINITE_CASES = (
     "channels",
     "runs",
     "narrow",
+    "tiny_groups",
 )
 LOSSY_DTYPES = (DType.FP16, DType.BF16)
 
@@ -74,6 +75,12 @@ def make_bits(case: str, seed: int, shape: tuple[int, int, int], dtype: DType) -
         values = np.repeat(values.reshape(-1)[::64], 64).reshape(shape)
     elif case == "narrow":  # a range far below the values themselves
         values = 1000 + values
+    elif (
+        case == "tiny_groups"
+    ):  # of either sign, far below one large channel: int4's smallest codes
+        values = 1 + values / 64
+        values *= rng.choice([-1, 1], shape[-1]) * 2.0 ** -rng.uniform(6, 13, shape[-1])
+        values[..., 0] *= 2.0**13
     return to_bits(values, dtype)
 
 

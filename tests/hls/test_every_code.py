@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from speckv_pynq import spec
-from speckv_pynq.reference import BlockInfo, encode_record, int8_delta_rle
+from speckv_pynq.reference import BlockInfo, encode_record, int4, int8_delta_rle
 from speckv_pynq.reference.floats import FORMATS, magnitude_from_ratio, take_apart
 from speckv_pynq.reference.record import SCHEMES
 from speckv_pynq.spec import DType, Kind, Scheme
@@ -82,3 +82,41 @@ def test_int8_decodes_every_level_of_every_absmax(kernels: Kernels, dtype: DType
             assert np.array_equal(got[:128], table)
             assert np.array_equal(got[128:255], table[:0:-1] | 0x8000)
             assert not got[255:].any()
+
+
+INT4_INFO = {dtype: BlockInfo(16, 8, 256, dtype=dtype, kinds=Kind.KEY) for dtype in LOSSY_DTYPES}
+# U at which results are subnormal, normal and saturated, and where the kernels change their way.
+INT4_EXPONENTS = {
+    DType.FP16: [*range(-56, 30), -(1 << 15), -200, 200, (1 << 15) - 1],
+    DType.BF16: [*range(-168, -112, 2), -100, -1, 0, *range(12, 34, 2), *range(90, 140, 4)],
+}
+
+
+def int4_corners(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Every code eight times, (2048,) each: with zero points at their ends, near 0, and drawn."""
+    code = np.tile(np.arange(256), 8)
+    z = np.random.default_rng(seed).integers(-2048, 2048, code.size)
+    ends = np.repeat([2047, -2048, 0, -60], 256)
+    z[: ends.size] = ends
+    return code, z
+
+
+@pytest.mark.parametrize("dtype", LOSSY_DTYPES)
+def test_int4_decodes_every_code_at_every_exponent(kernels: Kernels, dtype: DType) -> None:
+    """q of token t is t, so each group decodes all sixteen."""
+    info, fmt = INT4_INFO[dtype], FORMATS[dtype]
+    zeros = np.zeros(info.shape, np.uint16)
+    template = encode_record(zeros, None, Scheme.INT4, dtype=dtype)
+    q = np.broadcast_to(np.arange(16)[:, None, None], info.shape)
+    groups = int4.group_shape(Kind.KEY, info.shape)
+    for u in INT4_EXPONENTS[dtype]:
+        code, z = int4_corners(u & 0xFFFF)
+        high = (z.reshape(-1, 2) >> 8 & 15) << (0, 4)
+        planes = (code, z & 255, high.sum(axis=1), int4.pack_values(q))
+        payload = b"".join(plane.astype(np.uint8).tobytes() for plane in planes)
+        params = np.frombuffer(int4.PARAMS.pack(u, 0, 0), np.uint8)
+        record = with_payload(template, payload, scheme_params=params)
+        completion, got, _ = kernels.decode(record, info)
+        assert completion["status"] == 0
+        want = int4.dequantise(u, code.reshape(groups), z.reshape(groups), q, Kind.KEY, fmt)
+        assert got.tobytes() == want.tobytes(), f"U = {u}"

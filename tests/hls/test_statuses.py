@@ -7,12 +7,12 @@ import pytest
 
 from speckv_pynq import spec
 from speckv_pynq.errors import RecordError
-from speckv_pynq.reference import BlockInfo, decode_record, encode_record
+from speckv_pynq.reference import BlockInfo, decode_record, encode_record, int8_delta_rle
 from speckv_pynq.reference.record import SCHEMES
 from speckv_pynq.spec import DType, Flag, Kind, Scheme, Status
 from tests.blocks import make_bits
 from tests.hls.kernels import Kernels, block_bytes_of, descriptor, guarded, is_untouched
-from tests.records import HEADER_FAULTS, flipped, with_fields
+from tests.records import HEADER_FAULTS, flipped, payload_of, with_fields
 
 INFO = BlockInfo(16, 2, 64)
 KIND = INFO.block_bytes // 2
@@ -141,8 +141,10 @@ def test_bad_crc_and_bad_payload(kernels: Kernels) -> None:
     record = sample()
     status = assert_refused_as_by_reference(kernels, flipped(record, 8 * 64), INFO)
     assert status == Status.BAD_CRC
-    cut = with_fields(record, scheme_params=np.array([0, 0, 0, 0, 255, 255, 0, 0], np.uint8))
-    assert assert_refused_as_by_reference(kernels, cut, INFO) == Status.BAD_PAYLOAD
+    for key_bytes in (len(payload_of(record)) + 1, len(payload_of(record)) + 2, 1, 0xFFFFFFFF):
+        params = np.frombuffer(int8_delta_rle.PARAMS.pack(0, 0, key_bytes), np.uint8)
+        cut = with_fields(record, scheme_params=params)
+        assert assert_refused_as_by_reference(kernels, cut, INFO) == Status.BAD_PAYLOAD
 
 
 def test_scheme_asked_for_is_ignored_on_the_way_back(kernels: Kernels) -> None:

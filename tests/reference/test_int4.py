@@ -40,7 +40,7 @@ def test_error_is_within_half_a_step(
     # Steps under 32 units are not known to six bits, so 15 of them may miss the far end of the group and
     # z may not reach it. That is little beside the largest step of the kind, 2,016 units or more.
     small = int4.spread(s, kind, shape)
-    bound += np.where(small < 32, np.maximum(8.5, 121 - 30 * small) * unit, 0)
+    bound += np.where(small < 32, np.maximum(8.5, 121 - 16 * small) * unit, 0)
     x = to_floats(bits, dtype)
     y = to_floats(int4.dequantise(u, code, z, q, kind, fmt), dtype)
     last_place = np.maximum(
