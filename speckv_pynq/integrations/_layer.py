@@ -73,8 +73,8 @@ class SpecKVLayer(CacheLayerMixin):
         if len(origin.rows):
             self._read(state, tokens)
             old = state.layout.length
-            workspace.kv[0].narrow(2, old, tokens).copy_(key_states)
-            workspace.kv[1].narrow(2, old, tokens).copy_(value_states)
+            workspace.part(old, tokens)[0].copy_(key_states)
+            workspace.part(old, tokens)[1].copy_(value_states)
             keys, values = workspace.read(old + tokens)
             self._store_blocks(origin, keys, values, state)
             return keys, values
@@ -178,8 +178,8 @@ class SpecKVLayer(CacheLayerMixin):
                     f"layer {self.index}: K or V is {tuple(states.shape)} {states.dtype} on {states.device}; the "
                     f"cache holds {shape} {self.dtype} on {self.device}"
                 )
-            if states.requires_grad and torch.is_grad_enabled():
-                raise SpeckvError("the cache cannot be trained through: use torch.no_grad()")
+        if torch.is_grad_enabled() and (key_states.requires_grad or value_states.requires_grad):
+            raise SpeckvError("the cache cannot be trained through: use torch.no_grad()")
 
     def _check_turn(self, tokens: int) -> None:
         store = self._store
@@ -205,19 +205,21 @@ class SpecKVLayer(CacheLayerMixin):
                 part = row.narrow(2, cut.scratch, cut.tokens)
                 row.narrow(2, cut.start, cut.tokens).copy_(part)
             workspace.upload(layout.coded_end)
-        for group in layout.groups:
-            to, kept, opened = workspace.kv, state.kept, state.open
-            if len(layout.groups) > 1:
-                rows = slice(group.first_row, group.end_row)
-                to, kept, opened = to[:, rows], kept[:, rows], opened[:, rows]
+        groups = layout.groups
+        for group in groups:
+            kept, opened, rows = state.kept, state.open, None
+            if len(groups) > 1:
+                rows = group.first_row, group.end_row
+                kept, opened = kept[:, slice(*rows)], opened[:, slice(*rows)]
             index = 0
             for start, tokens in group.kept:
-                to.narrow(3, start, tokens).copy_(kept.narrow(3, index, tokens))
+                part = kept if kept.shape[3] == tokens else kept.narrow(3, index, tokens)
+                workspace.part(start, tokens, rows).copy_(part)
                 index += tokens
             start, tokens = group.open_start, layout.length - group.open_start
             if tokens:
                 part = opened.narrow(3, start - layout.open_base, tokens)
-                to.narrow(3, start, tokens).copy_(part)
+                workspace.part(start, tokens, rows).copy_(part)
 
     def _extended(
         self, state: State, origin: Append, keys: torch.Tensor, values: torch.Tensor
@@ -226,8 +228,9 @@ class SpecKVLayer(CacheLayerMixin):
         layout = state.layout
         at, tokens = layout.length - layout.open_base, keys.shape[2]
         opened = fitted(state.open, at + tokens, used=at)
-        opened[0].narrow(2, at, tokens).copy_(keys)
-        opened[1].narrow(2, at, tokens).copy_(values)
+        new_keys, new_values = opened.narrow(3, at, tokens).unbind(0)
+        new_keys.copy_(keys)
+        new_values.copy_(values)
         return State(origin.after, state.handles, state.kept, opened, origin)
 
     def _store_blocks(

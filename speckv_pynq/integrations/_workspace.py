@@ -7,6 +7,7 @@ import torch
 from speckv_pynq.tiers import StridedKV
 
 GRAIN_TOKENS = 128  # capacities are whole multiples of this
+MOST_PARTS = 1024  # views that are remembered: every layer of a step asks for the same ones
 
 
 def allocate(
@@ -33,6 +34,8 @@ class Workspace:
         self._host: torch.Tensor | None = None
         self._target: StridedKV | None = None
         self._views: tuple[int, tuple[torch.Tensor, torch.Tensor]] | None = None
+        self._made: tuple[tuple[int, torch.dtype, torch.device] | None, int] = None, 0
+        self._parts: dict[tuple[int, int, tuple[int, int] | None], torch.Tensor] = {}
 
     @property
     def nbytes(self) -> int:
@@ -60,16 +63,17 @@ class Workspace:
 
     def reserve(self, rows: int, tokens: int, dtype: torch.dtype, device: torch.device) -> None:
         """Makes room for `rows` sequences of `tokens`; what stood there is lost where it grows."""
-        kv = self._kv
-        if kv is not None and (kv.shape[1], kv.dtype, kv.device) == (rows, dtype, device):
-            if kv.shape[3] >= tokens:
+        kind, capacity = self._made
+        if kind == (rows, dtype, device):
+            if capacity >= tokens:
                 return
-            tokens = max(tokens, kv.shape[3] + kv.shape[3] // 4)  # growing by steps stays linear
+            tokens = max(tokens, capacity + capacity // 4)  # growing by steps stays linear
         tokens = -(-tokens // GRAIN_TOKENS) * GRAIN_TOKENS
         self.free()
         kv = self._kv = allocate(rows, self._heads, tokens, self._head_dim, dtype, device)
         self._host = kv if device.type == "cpu" else _pinned_like(kv)
         self._target = StridedKV.of(self._host[0], self._host[1])
+        self._made = (rows, dtype, device), tokens
 
     def read(self, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
         """K and V, (rows, heads, tokens, head_dim) views; the same objects for every layer of a step."""
@@ -77,6 +81,17 @@ class Workspace:
             whole = self.kv.narrow(3, 0, tokens)
             self._views = tokens, (whole[0], whole[1])
         return self._views[1]
+
+    def part(self, start: int, tokens: int, rows: tuple[int, int] | None = None) -> torch.Tensor:
+        """Positions [start, start + tokens) of K and V in rows [first, end) (None: all), to write to."""
+        key = start, tokens, rows
+        found = self._parts.get(key)
+        if found is None:
+            if len(self._parts) >= MOST_PARTS:
+                self._parts.clear()
+            of = self.kv if rows is None else self.kv[:, slice(*rows)]
+            found = self._parts[key] = of.narrow(3, start, tokens)
+        return found
 
     def upload(self, tokens: int) -> None:
         """Brings what was decoded to the first `tokens` positions to the model's device."""
@@ -86,6 +101,8 @@ class Workspace:
     def free(self) -> None:
         """Gives the memory back; views handed out keep theirs."""
         self._kv = self._host = self._target = self._views = None
+        self._made = None, 0
+        self._parts.clear()
 
 
 def _pinned_like(kv: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ serves one thread and inference only.
 from __future__ import annotations
 
 import math
+import os
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -44,7 +45,9 @@ class CacheConfig:
     scheme: name of a spec.Scheme, lower case. block_tokens: positions a block holds. sinks: first tokens of a row
     that stay exact. l1_bytes, l2_bytes, l3_bytes: budgets of the tiers; l1_bytes None: everything may stay decoded
     in L1; l2_bytes None: what staging needs. policy: "dense" (a fixed share stays in L1, right for attention that
-    reads everything) or "lru". device, num_engines: see speckv_pynq.device.open_device. block_dtype: "fp16",
+    reads everything) or "lru". device: see speckv_pynq.device.open_device. num_engines None: for a model on the CPU
+    as many as torch's threads leave cores for, 1 or 2 (those threads spin, and engines beside them are slower than
+    one alone), otherwise the device's own choice. block_dtype: "fp16",
     "bf16" or "fp32"; None: the model's dtype, but fp16 for the blocks of an fp32 model under a lossy scheme.
     """
 
@@ -83,6 +86,12 @@ class CacheConfig:
             l2_bytes = max(16 << 20, 4 * block.slot_bytes)
         return TierConfig(l1_bytes, l2_bytes, self.l3_bytes, self.policy)
 
+    def engines_for(self, on_cpu: bool) -> int | None:
+        """num_engines, chosen where it was left open for a model on the CPU."""
+        if self.num_engines is not None or self.device != "csim" or not on_cpu:
+            return self.num_engines
+        return min(2, max(1, len(os.sched_getaffinity(0)) - torch.get_num_threads()))
+
     def block_dtype_for(self, model: spec.DType) -> spec.DType:
         """The element type of blocks of a model of that dtype."""
         if self.block_dtype is not None:
@@ -120,14 +129,14 @@ class CacheStats:
 class _Backing:
     """The tiers and their device, shared by a cache and its forks; the last of them closes it."""
 
-    def __init__(self, shape: ModelShape, config: CacheConfig) -> None:
+    def __init__(self, shape: ModelShape, config: CacheConfig, on_cpu: bool) -> None:
         self.shape, self.config = shape, config
         self._users = 0
         dtype = config.block_dtype_for(shape.dtype)
         block = BlockShape(config.block_tokens, shape.heads, shape.head_dim, dtype)
         scheme = spec.Scheme[config.scheme.upper()]
         fingerprint = shape.fingerprint(dtype, config.block_tokens)
-        self.device: Device = open_device(config.device, config.num_engines)
+        self.device: Device = open_device(config.device, config.engines_for(on_cpu))
         try:
             Codec(self.device, block, scheme, fingerprint).self_test()
             tiers = config.tiers_for(block, self.device)
@@ -181,7 +190,9 @@ class SpecKVCache(Cache):
 
         attention_mask: as for `set_padding`. UnsupportedLayer when the model has layers other than full attention.
         """
-        backing = _Backing(ModelShape.of(model_or_config), config)
+        device = getattr(model_or_config, "device", None)
+        on_cpu = device is None or device.type == "cpu"
+        backing = _Backing(ModelShape.of(model_or_config), config, on_cpu)
         cache = cls(backing)
         if attention_mask is not None:
             cache.set_padding(attention_mask)

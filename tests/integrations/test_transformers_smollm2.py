@@ -42,6 +42,7 @@ def test_raw_is_dynamic_cache(smollm2: tuple[Any, Any], text: torch.Tensor) -> N
     assert stats.tiers.misses > stats.tiers.hits_l1
 
 
+@pytest.mark.slow
 def test_int4_stays_close(smollm2: tuple[Any, Any], text: torch.Tensor) -> None:
     """Mean log-probability of the text's last 50 tokens, read from coded blocks."""
     made, losses = smollm2[0], []
