@@ -81,6 +81,9 @@ def make_bits(case: str, seed: int, shape: tuple[int, int, int], dtype: DType) -
         values = 1 + values / 64
         values *= rng.choice([-1, 1], shape[-1]) * 2.0 ** -rng.uniform(6, 13, shape[-1])
         values[..., 0] *= 2.0**13
+    elif case == "steady":
+        values = (1 + values / 8) * 2.0 ** -rng.uniform(7, 12, shape[-1])
+        values[..., 0] = 1 + rng.random()
     return to_bits(values, dtype)
 
 

@@ -10,7 +10,7 @@ from speckv_pynq.reference import BlockInfo, encode_record, int4, int8_delta_rle
 from speckv_pynq.reference.floats import FORMATS, magnitude_from_ratio, take_apart
 from speckv_pynq.reference.record import SCHEMES
 from speckv_pynq.spec import DType, Kind, Scheme
-from tests.blocks import LOSSY_DTYPES
+from tests.blocks import LOSSY_DTYPES, make_bits
 from tests.hls.kernels import Kernels
 from tests.hls.test_agrees_with_reference import assert_agrees
 from tests.records import with_payload
@@ -87,8 +87,8 @@ def test_int8_decodes_every_level_of_every_absmax(kernels: Kernels, dtype: DType
 INT4_INFO = {dtype: BlockInfo(16, 8, 256, dtype=dtype, kinds=Kind.KEY) for dtype in LOSSY_DTYPES}
 # U at which results are subnormal, normal and saturated, and where the kernels change their way.
 INT4_EXPONENTS = {
-    DType.FP16: [*range(-56, 30), -(1 << 15), -200, 200, (1 << 15) - 1],
-    DType.BF16: [*range(-168, -112, 2), -100, -1, 0, *range(12, 34, 2), *range(90, 140, 4)],
+    DType.FP16: [*range(-60, 30), -(1 << 15), -200, 200, (1 << 15) - 1],
+    DType.BF16: [*range(-170, -112), -100, -1, 0, *range(12, 34, 2), *range(90, 140, 4)],
 }
 
 
@@ -101,22 +101,35 @@ def int4_corners(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return code, z
 
 
+def int4_corner_record(dtype: DType, u: int) -> tuple[bytes, np.ndarray]:
+    """(record, key): q of token t is t, so each of 2,048 groups decodes all sixteen."""
+    info = INT4_INFO[dtype]
+    template = encode_record(np.zeros(info.shape, np.uint16), None, Scheme.INT4, dtype=dtype)
+    q = np.broadcast_to(np.arange(16)[:, None, None], info.shape)
+    code, z = int4_corners(u & 0xFFFF)
+    high = (z.reshape(-1, 2) >> 8 & 15) << (0, 4)
+    planes = (code, z & 255, high.sum(axis=1), int4.pack_values(q))
+    payload = b"".join(plane.astype(np.uint8).tobytes() for plane in planes)
+    params = np.frombuffer(int4.PARAMS.pack(u, 0, 0), np.uint8)
+    groups = int4.group_shape(Kind.KEY, info.shape)
+    key = int4.dequantise(u, code.reshape(groups), z.reshape(groups), q, Kind.KEY, FORMATS[dtype])
+    return with_payload(template, payload, scheme_params=params), key
+
+
 @pytest.mark.parametrize("dtype", LOSSY_DTYPES)
 def test_int4_decodes_every_code_at_every_exponent(kernels: Kernels, dtype: DType) -> None:
-    """q of token t is t, so each group decodes all sixteen."""
-    info, fmt = INT4_INFO[dtype], FORMATS[dtype]
-    zeros = np.zeros(info.shape, np.uint16)
-    template = encode_record(zeros, None, Scheme.INT4, dtype=dtype)
-    q = np.broadcast_to(np.arange(16)[:, None, None], info.shape)
-    groups = int4.group_shape(Kind.KEY, info.shape)
     for u in INT4_EXPONENTS[dtype]:
-        code, z = int4_corners(u & 0xFFFF)
-        high = (z.reshape(-1, 2) >> 8 & 15) << (0, 4)
-        planes = (code, z & 255, high.sum(axis=1), int4.pack_values(q))
-        payload = b"".join(plane.astype(np.uint8).tobytes() for plane in planes)
-        params = np.frombuffer(int4.PARAMS.pack(u, 0, 0), np.uint8)
-        record = with_payload(template, payload, scheme_params=params)
-        completion, got, _ = kernels.decode(record, info)
+        record, want = int4_corner_record(dtype, u)
+        completion, got, _ = kernels.decode(record, INT4_INFO[dtype])
         assert completion["status"] == 0
-        want = int4.dequantise(u, code.reshape(groups), z.reshape(groups), q, Kind.KEY, fmt)
         assert got.tobytes() == want.tobytes(), f"U = {u}"
+
+
+@pytest.mark.parametrize("dtype", LOSSY_DTYPES)
+def test_int4_steps_where_roundings_meet(kernels: Kernels, dtype: DType) -> None:
+    """One steady channel sets the unit and the rest have small steps: then each bit of a range counts."""
+    info = BlockInfo(16, 1, 256, dtype=dtype, kinds=Kind.KEY)
+    for seed in range(120):
+        assert_agrees(
+            kernels, info, make_bits("steady", seed, info.shape, dtype), None, Scheme.INT4
+        )

@@ -13,8 +13,9 @@ import pytest
 from speckv_pynq.reference import BlockInfo
 from speckv_pynq.reference.record import SCHEMES
 from speckv_pynq.spec import DType, Kind, Scheme
-from tests.blocks import FINITE_CASES, make_bits
+from tests.blocks import FINITE_CASES, LOSSY_DTYPES, make_bits
 from tests.hls.kernels import Kernels, same
+from tests.hls.test_every_code import INT4_EXPONENTS, INT4_INFO, int4_corner_record
 from tests.records import flipped, with_fields
 
 HLS = Path(__file__).resolve().parents[2] / "hls"
@@ -105,6 +106,15 @@ def test_faults_are_the_same(build: Kernels, kernels: Kernels) -> None:
         build.decode_many(damaged, info), kernels.decode_many(damaged, info), strict=True
     ):
         assert got[0] == want[0]
+
+
+@pytest.mark.parametrize("dtype", LOSSY_DTYPES)
+def test_int4_rounds_alike_at_every_exponent(build: Kernels, dtype: DType) -> None:
+    """In hardware by shifts and adds, natively by float32 arithmetic that is exact."""
+    for u in INT4_EXPONENTS[dtype][::3]:
+        record, want = int4_corner_record(dtype, u)
+        _, got, _ = build.decode(record, INT4_INFO[dtype])
+        assert same(got, want), f"U = {u}"
 
 
 def test_crc32c_is_the_same(build: Kernels, kernels: Kernels) -> None:

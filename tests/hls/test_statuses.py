@@ -12,7 +12,7 @@ from speckv_pynq.reference.record import SCHEMES
 from speckv_pynq.spec import DType, Flag, Kind, Scheme, Status
 from tests.blocks import make_bits
 from tests.hls.kernels import Kernels, block_bytes_of, descriptor, guarded, is_untouched
-from tests.records import HEADER_FAULTS, flipped, payload_of, with_fields
+from tests.records import HEADER_FAULTS, flipped, payload_of, with_fields, with_payload
 
 INFO = BlockInfo(16, 2, 64)
 KIND = INFO.block_bytes // 2
@@ -145,6 +145,10 @@ def test_bad_crc_and_bad_payload(kernels: Kernels) -> None:
         params = np.frombuffer(int8_delta_rle.PARAMS.pack(0, 0, key_bytes), np.uint8)
         cut = with_fields(record, scheme_params=params)
         assert assert_refused_as_by_reference(kernels, cut, INFO) == Status.BAD_PAYLOAD
+    payload = payload_of(record)
+    params = np.frombuffer(int8_delta_rle.PARAMS.pack(0, 0, len(payload)), np.uint8)
+    odd = with_payload(record, payload[:-1], scheme_params=params)
+    assert assert_refused_as_by_reference(kernels, odd, INFO) == Status.BAD_PAYLOAD
 
 
 def test_scheme_asked_for_is_ignored_on_the_way_back(kernels: Kernels) -> None:
