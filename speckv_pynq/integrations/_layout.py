@@ -98,6 +98,7 @@ class Layout:
 
     block_rows, block_starts, block_valid: (blocks,) int64: row, first position and valid tokens of each coded block.
     kept: per row, its runs in order. open_start: (rows,) int64: where each row's open run begins.
+    open_base: the position that the open buffer begins with, at most the least of open_start.
     look_back: tokens at the end that are not coded yet although they would fill a block. It follows the longest
     crop seen, up to a block: assisted decoding takes a few tokens back at each step and should not cut records.
     """
@@ -110,6 +111,7 @@ class Layout:
     look_back: int = 0
     kept: tuple[tuple[Run, ...], ...] = ()
     open_start: Index = field(default_factory=_index)
+    open_base: int = 0
     block_rows: Index = field(default_factory=_index)
     block_starts: Index = field(default_factory=_index)
     block_valid: Index = field(default_factory=_index)
@@ -129,11 +131,6 @@ class Layout:
         return found
 
     # ---- what a reader of the cache needs
-
-    @cached_property
-    def open_base(self) -> int:
-        """First position that the open buffer holds for any row."""
-        return int(self.open_start.min())
 
     @cached_property
     def kept_tokens(self) -> int:
@@ -230,6 +227,7 @@ class Layout:
             length=length,
             kept=tuple(kept),
             open_start=open_start,
+            open_base=int(open_start.min()),
             block_rows=np.concatenate([self.block_rows, new_rows]),
             block_starts=np.concatenate([self.block_starts, new_starts]),
             block_valid=np.concatenate([self.block_valid, np.full(len(starts), self.block_tokens)]),
@@ -281,6 +279,7 @@ class Layout:
             look_back=look_back,
             kept=tuple(kept),
             open_start=np.minimum(self.open_start, length),
+            open_base=min(self.open_base, length),
             block_rows=self.block_rows[stay],
             block_starts=self.block_starts[stay],
             block_valid=valid[stay],

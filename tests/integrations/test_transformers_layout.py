@@ -97,3 +97,11 @@ def test_select_repeats_and_drops_rows() -> None:
         (2, 0, 16), (2, 20, 16)]]  # fmt: skip
     assert chosen.after.padding == (0, 0, 16)
     assert [(g.first_row, g.end_row) for g in chosen.after.groups] == [(0, 2), (2, 3)]
+
+
+def test_dropping_the_row_that_is_open_first_moves_nothing() -> None:
+    layout = Layout.empty(2, 16, 4, padding=(0, 30)).append(40).after
+    assert (layout.open_start.tolist(), layout.open_base) == ([36, 16], 16)
+    chosen = layout.select([0, 0]).after
+    assert (chosen.open_start.tolist(), chosen.open_base) == ([36, 36], 16)
+    assert chosen.append(12).after.open_base == 52
