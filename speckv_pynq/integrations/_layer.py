@@ -68,20 +68,17 @@ class SpecKVLayer(CacheLayerMixin):
                 origin = self._store.empty(key_states.shape[0]).append(tokens)
                 self._store_blocks(origin, key_states, value_states, None)
             return key_states, value_states
-        origin = state.layout.append(tokens)
+        origin, old = state.layout.append(tokens), state.layout.length
         workspace = self._store.workspace
+        self._read(state, tokens)
+        workspace.part(old, tokens)[0].copy_(key_states)
+        workspace.part(old, tokens)[1].copy_(value_states)
+        keys, values = workspace.read(old + tokens)
         if len(origin.rows):
-            self._read(state, tokens)
-            old = state.layout.length
-            workspace.part(old, tokens)[0].copy_(key_states)
-            workspace.part(old, tokens)[1].copy_(value_states)
-            keys, values = workspace.read(old + tokens)
             self._store_blocks(origin, keys, values, state)
-            return keys, values
-        state = self._extended(state, origin, key_states, value_states)
-        self._read(state, 0)
-        self._set(state)
-        return workspace.read(state.layout.length)
+        else:
+            self._set(self._extended(state, origin, key_states, value_states))
+        return keys, values
 
     def get_seq_length(self) -> int:
         return 0 if self._state is None else self._state.layout.length
@@ -229,8 +226,8 @@ class SpecKVLayer(CacheLayerMixin):
         at, tokens = layout.length - layout.open_base, keys.shape[2]
         opened = fitted(state.open, at + tokens, used=at)
         new_keys, new_values = opened.narrow(3, at, tokens).unbind(0)
-        new_keys.copy_(keys)
-        new_values.copy_(values)
+        self._keep(new_keys, keys)
+        self._keep(new_values, values)
         return State(origin.after, state.handles, state.kept, opened, origin)
 
     def _store_blocks(
@@ -241,7 +238,9 @@ class SpecKVLayer(CacheLayerMixin):
         What the old state holds is not written to, so a failure leaves the layer as it was.
         """
         after, store = origin.after, self._store
-        nothing = allocate(after.rows, store.heads, 0, store.head_dim, self.dtype, self.device)
+        nothing = allocate(
+            after.rows, store.heads, 0, store.head_dim, store.exact_dtype, self.device
+        )
         kept, handles = nothing, np.empty(0, np.uint64)
         if state is not None:
             kept, handles = state.kept, state.handles
@@ -251,9 +250,9 @@ class SpecKVLayer(CacheLayerMixin):
             for keep in origin.keeps:
                 rows = slice(keep.first_row, keep.end_row)
                 part = states[rows].narrow(2, keep.start, keep.tokens)
-                kept[kind, rows].narrow(2, keep.index, keep.tokens).copy_(part)
+                self._keep(kept[kind, rows].narrow(2, keep.index, keep.tokens), part)
             part = states.narrow(2, after.open_base, after.length - after.open_base)
-            opened[kind].narrow(2, 0, part.shape[2]).copy_(part)
+            self._keep(opened[kind].narrow(2, 0, part.shape[2]), part)
         if len(origin.rows):
             handles = np.concatenate([handles, self._put(origin, keys, values)])
         self._set(State(after, handles, kept, opened, origin))
@@ -276,8 +275,14 @@ class SpecKVLayer(CacheLayerMixin):
             raise ConfigError(self._overflow(keys, values))
         return handles
 
-    def _overflow(self, keys: torch.Tensor, values: torch.Tensor) -> str:
-        largest = max(states[states.isfinite()].abs().max().item() for states in (keys, values))
+    def _keep(self, exact: torch.Tensor, states: torch.Tensor) -> None:
+        """Copies tokens to where they are held uncoded; ConfigError when a finite value does not fit there."""
+        exact.copy_(states)
+        if exact.dtype != states.dtype and bool((exact.isinf() & states.isfinite()).any()):
+            raise ConfigError(self._overflow(states))
+
+    def _overflow(self, *tensors: torch.Tensor) -> str:
+        largest = max(states[states.isfinite()].abs().max().item() for states in tensors)
         return (
             f"layer {self.index}: a value of magnitude {largest:g} is too large for "
             f'{self._store.tiers.shape.dtype.name.lower()} blocks; use block_dtype="bf16"'

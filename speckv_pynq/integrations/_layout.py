@@ -99,8 +99,9 @@ class Layout:
     block_rows, block_starts, block_valid: (blocks,) int64: row, first position and valid tokens of each coded block.
     kept: per row, its runs in order. open_start: (rows,) int64: where each row's open run begins.
     open_base: the position that the open buffer begins with, at most the least of open_start.
-    look_back: tokens at the end that are not coded yet although they would fill a block. It follows the longest
-    crop seen, up to a block: assisted decoding takes a few tokens back at each step and should not cut records.
+    look_back: tokens at the end that are not coded yet although they would fill a block: the recent window, or the
+    longest crop seen, up to a block, where that is more; assisted decoding takes a few tokens back at each step and
+    should not cut records.
     """
 
     rows: int
@@ -118,11 +119,16 @@ class Layout:
     _known: WeakValueDictionary[Any, Any] = field(default_factory=WeakValueDictionary, repr=False)
 
     @staticmethod
-    def empty(rows: int, block_tokens: int, sinks: int, padding: Sequence[int] = ()) -> Layout:
-        """No tokens yet; padding: left padding of each row (none: no row has any)."""
+    def empty(
+        rows: int, block_tokens: int, sinks: int, recent: int = 0, padding: Sequence[int] = ()
+    ) -> Layout:
+        """No tokens yet; recent: the least look_back; padding: left padding of each row (none: no row has any)."""
         pads = tuple(padding) or (0,) * rows
         none = ((),) * rows
-        return Layout(rows, block_tokens, sinks, pads, kept=none, open_start=_index([0] * rows))
+        start = _index([0] * rows)
+        return Layout(
+            rows, block_tokens, sinks, pads, look_back=recent, kept=none, open_start=start
+        )
 
     def _once(self, key: Any, make: Callable[[], T]) -> T:
         found: T | None = self._known.get(key)

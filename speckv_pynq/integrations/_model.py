@@ -25,6 +25,11 @@ DTYPES = {
 SHARING_FIELDS = ("num_kv_shared_layers", "kv_sharing_modes")
 
 
+def torch_dtype(dtype: spec.DType) -> torch.dtype:
+    """The torch dtype of a block's element type."""
+    return next(theirs for theirs, ours in DTYPES.items() if ours == dtype)
+
+
 @dataclass(frozen=True)
 class ModelShape:
     """The shape of a model's cache; rope and names are what the layout fingerprint covers besides."""
@@ -55,10 +60,6 @@ class ModelShape:
             architecture=f"{text.model_type}/{','.join(config.architectures or [])}",
             rope=_rope(text),
         )
-
-    @property
-    def torch_dtype(self) -> torch.dtype:
-        return next(theirs for theirs, ours in DTYPES.items() if ours == self.dtype)
 
     def fingerprint(self, block_dtype: spec.DType, block_tokens: int) -> int:
         """64 bits of SHA-256 over everything that must agree for a record to make sense; never 0."""

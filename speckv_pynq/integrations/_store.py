@@ -25,7 +25,8 @@ EXACT_GRAIN = 4  # tokens; capacities of the exact tensors are whole multiples o
 class Store:
     """What the layers of one cache share.
 
-    dtype: of the model. padding: left padding of each row, for the next first tokens.
+    recent: newest tokens that are not coded yet. dtype: of the model; exact_dtype: of the tokens held uncoded.
+    padding: left padding of each row, for the next first tokens.
     """
 
     tiers: TierManager
@@ -35,7 +36,9 @@ class Store:
     head_dim: int
     block_tokens: int
     sinks: int
+    recent: int
     dtype: torch.dtype
+    exact_dtype: torch.dtype
     padding: tuple[int, ...] | None = None
     broken: str | None = None
     closed: bool = False
@@ -51,7 +54,7 @@ class Store:
             raise ConfigError(f"attention_mask has {len(padding)} rows, the model runs {rows}")
         padding = tuple(np.repeat(padding, rows // len(padding)).tolist())
         if self._empty is None or self._empty.padding != padding:
-            self._empty = Layout.empty(rows, self.block_tokens, self.sinks, padding)
+            self._empty = Layout.empty(rows, self.block_tokens, self.sinks, self.recent, padding)
         return self._empty
 
     def check(self) -> None:

@@ -3,9 +3,10 @@
     cache = SpecKVCache.for_model(model, CacheConfig(scheme="int4"))
     model.generate(**inputs, past_key_values=cache)
 
-Each row of a batch keeps its first tokens (sinks) and its newest, unfinished block exact; full blocks in between are
-coded and come back through the tiers. A token is exact in the forward pass that makes it and until its block is
-coded; from then on every reader sees the one decoded value, whatever is cropped, reordered or forked. One cache
+Each row of a batch keeps its first tokens (sinks) and its newest ones (the recent window and the unfinished block)
+exact; full blocks in between are coded and come back through the tiers. A token is exact in the forward pass that
+makes it and until its block is coded (an fp32 model's in fp16, where blocks are fp16); from then on every reader sees
+the one decoded value, whatever is cropped, reordered or forked. One cache
 serves one thread and inference only.
 """
 
@@ -27,7 +28,7 @@ from speckv_pynq.config import TierConfig
 from speckv_pynq.device import Device, open_device
 from speckv_pynq.errors import ConfigError, SpeckvError
 from speckv_pynq.integrations._layer import SpecKVLayer
-from speckv_pynq.integrations._model import ModelShape
+from speckv_pynq.integrations._model import ModelShape, torch_dtype
 from speckv_pynq.integrations._store import Store
 from speckv_pynq.integrations._workspace import Workspace
 from speckv_pynq.tiers import TierManager, TierStats
@@ -43,7 +44,8 @@ class CacheConfig:
     """How a cache codes and where it keeps blocks.
 
     scheme: name of a spec.Scheme, lower case. block_tokens: positions a block holds. sinks: first tokens of a row
-    that stay exact. l1_bytes, l2_bytes, l3_bytes: budgets of the tiers; l1_bytes None: everything may stay decoded
+    that stay exact. recent: newest tokens that stay exact although they would fill a block; attention weighs them
+    most. l1_bytes, l2_bytes, l3_bytes: budgets of the tiers; l1_bytes None: everything may stay decoded
     in L1; l2_bytes None: what staging needs. policy: "dense" (a fixed share stays in L1, right for attention that
     reads everything) or "lru". device: see speckv_pynq.device.open_device. num_engines None: for a model on the CPU
     as many as torch's threads leave cores for, 1 or 2 (those threads spin, and engines beside them are slower than
@@ -54,6 +56,7 @@ class CacheConfig:
     scheme: str = "int4"
     block_tokens: int = spec.BLOCK_TOKENS
     sinks: int = 4
+    recent: int = 32
     l1_bytes: int | None = None
     l2_bytes: int | None = None
     l3_bytes: int = 128 * GIB
@@ -68,7 +71,7 @@ class CacheConfig:
         _one_of("policy", self.policy, ["dense", "lru"])
         if self.block_dtype is not None:
             _one_of("block_dtype", self.block_dtype, [d.name.lower() for d in spec.DType])
-        for name in ("sinks", "l1_bytes", "l2_bytes", "l3_bytes"):
+        for name in ("sinks", "recent", "l1_bytes", "l2_bytes", "l3_bytes"):
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise ConfigError(f"{name} {value} is negative")
@@ -99,6 +102,11 @@ class CacheConfig:
         lossy = spec.Scheme[self.scheme.upper()] in LOSSY
         return spec.DType.FP16 if model == spec.DType.FP32 and lossy else model
 
+    def exact_dtype_for(self, model: spec.DType) -> spec.DType:
+        """What uncoded tokens are held in: no finer than blocks where those hold an fp32 model's values as fp16."""
+        block = self.block_dtype_for(model)
+        return block if block == spec.DType.FP16 else model
+
 
 def _one_of(name: str, value: object, allowed: Sequence[object]) -> None:
     if value not in allowed:
@@ -110,7 +118,8 @@ class CacheStats:
     """What a cache holds, in bytes counted, not estimated. A ratio with nothing to divide by is NaN.
 
     tokens: of all rows, padding included; fp16_bytes: what they would take in all layers at two bytes a value.
-    ratio_records: FP16 bytes of the coded blocks / bytes of their records. exact_bytes: sinks and open runs.
+    ratio_records: FP16 bytes of the coded blocks / bytes of their records. exact_bytes: sinks, recent
+    windows and open runs.
     held_bytes: L3 frames, exact_bytes and all metadata; ratio_held = fp16_bytes / held_bytes.
     workspace_bytes: what attention reads, apart, like L1 and L2 (in `tiers`). Caches forked from one another share
     their tiers, and each reports them whole.
@@ -170,7 +179,9 @@ class SpecKVCache(Cache):
             shape.head_dim,
             config.block_tokens,
             config.sinks,
-            shape.torch_dtype,
+            config.recent,
+            torch_dtype(shape.dtype),
+            torch_dtype(config.exact_dtype_for(shape.dtype)),
             padding,
         )
         super().__init__(layers=[SpecKVLayer(i, self._store) for i in range(shape.layers)])

@@ -99,9 +99,21 @@ def test_values_too_large_for_fp16() -> None:
         cache.update(large, states(60), 0)
 
 
+def test_uncoded_values_too_large_for_fp16() -> None:
+    with SpecKVCache.for_model(config()) as cache:
+        fill(cache, 60)
+        large = states(1)
+        large[0, 0, 0, 7] = -80000.0
+        with pytest.raises(ConfigError, match=r"layer 0: .* 80000 is"):
+            cache.update(states(1), large, 0)
+        assert cache.get_seq_length() == 60
+        large[0, 0, 0, 7] = float("inf")  # was infinite before: nothing is lost
+        cache.update(states(1), large, 0)
+
+
 def test_a_failure_in_the_first_layer_changes_nothing() -> None:
     made = model()
-    with SpecKVCache.for_model(made, CacheConfig("raw", l3_bytes=6 * 36 << 10)) as cache:
+    with SpecKVCache.for_model(made, CacheConfig("raw", recent=0, l3_bytes=6 * 36 << 10)) as cache:
         ids = prompt(1, 80)
         logits(made, cache, ids[:, :60])
         want = logits(made, cache.fork(), ids[:, 60:64])
@@ -113,7 +125,7 @@ def test_a_failure_in_the_first_layer_changes_nothing() -> None:
 def test_a_pass_that_stops_half_way_is_noticed() -> None:
     made, ids = model(), prompt(1, 80)
     # Blocks of 32 KiB: two in each of three layers fit, two more in the first layer, not in the second.
-    with SpecKVCache.for_model(made, CacheConfig("raw", l3_bytes=270 << 10)) as cache:
+    with SpecKVCache.for_model(made, CacheConfig("raw", recent=0, l3_bytes=270 << 10)) as cache:
         logits(made, cache, ids)
         with pytest.raises(PoolFull, match="blocks of layer 1"):
             logits(made, cache, ids)
@@ -127,7 +139,7 @@ def test_a_pass_that_stops_half_way_is_noticed() -> None:
 
 
 def test_a_damaged_record_is_an_error_that_names_the_block() -> None:
-    with SpecKVCache.for_model(config(), CacheConfig("raw", l1_bytes=0)) as cache:
+    with SpecKVCache.for_model(config(), CacheConfig("raw", recent=0, l1_bytes=0)) as cache:
         fill(cache, 60)
         layer = cache.layers[1]
         record = layer._store.tiers.records(int(layer.state.handles[0]))[0]

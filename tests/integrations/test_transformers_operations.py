@@ -45,9 +45,13 @@ class Plain:
             for kind in range(2):
                 want = torch.cat([self.kv[layer, kind], new[layer, kind]], 2)
                 assert torch.equal(got[kind], want), f"layer {layer}, after {before} + {tokens}"
-        self.kv = torch.cat([self.kv, new], 4)
+        self.kv = torch.cat([self.kv, self.held(new)], 4)
         for row, start in sorted(self.blocks() - old):
             self.code(row, start)
+
+    def held(self, new: torch.Tensor) -> torch.Tensor:
+        """Tokens as later passes see them until they are coded: in fp16 where blocks are."""
+        return new if self.codec.scheme == spec.Scheme.RAW else new.half().to(new.dtype)
 
     def blocks(self) -> set[tuple[int, int]]:
         """(row, start) of the blocks that are coded, the same in every layer."""
@@ -116,10 +120,14 @@ OPERATIONS = st.one_of(
 )
 
 
-def plain(scheme: str, dtype: torch.dtype, rows: int, padding: list[int] | None = None) -> Plain:
+def plain(
+    scheme: str, dtype: torch.dtype, rows: int, padding: list[int] | None = None, recent: int = 0
+) -> Plain:
     made = config(dtype=dtype)
     # Little memory for decoded blocks: hits, misses and evictions all happen.
-    kind = CacheConfig(scheme=scheme, block_tokens=BLOCK, sinks=SINKS, l1_bytes=40 << 10)
+    kind = CacheConfig(
+        scheme=scheme, block_tokens=BLOCK, sinks=SINKS, recent=recent, l1_bytes=40 << 10
+    )
     mask = None
     if padding:
         mask = torch.ones(len(padding), 100)
@@ -147,12 +155,15 @@ def run(model: Plain, operations: list[Operation]) -> None:
 
 FEW = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 PADDING = st.sampled_from([None, [0, 7, 30], [40, 40, 0]])
+RECENT = st.sampled_from([0, 0, 5, 32])
 
 
 @FEW
-@given(st.sampled_from(["raw", "int4"]), PADDING, st.lists(OPERATIONS, max_size=14))
-def test_any_sequence(scheme: str, padding: list[int] | None, operations: list[Operation]) -> None:
-    run(plain(scheme, torch.float32, 3, padding), [("append", 60), *operations])
+@given(st.sampled_from(["raw", "int4"]), PADDING, RECENT, st.lists(OPERATIONS, max_size=14))
+def test_any_sequence(
+    scheme: str, padding: list[int] | None, recent: int, operations: list[Operation]
+) -> None:
+    run(plain(scheme, torch.float32, 3, padding, recent), [("append", 60), *operations])
 
 
 @pytest.mark.slow
@@ -161,12 +172,17 @@ def test_any_sequence(scheme: str, padding: list[int] | None, operations: list[O
     st.sampled_from(["raw", "int4", "int8_delta_rle"]),
     st.sampled_from([torch.float32, torch.float16]),
     PADDING,
+    RECENT,
     st.lists(OPERATIONS, max_size=40),
 )
 def test_any_long_sequence(
-    scheme: str, dtype: torch.dtype, padding: list[int] | None, operations: list[Operation]
+    scheme: str,
+    dtype: torch.dtype,
+    padding: list[int] | None,
+    recent: int,
+    operations: list[Operation],
 ) -> None:
-    run(plain(scheme, dtype, 3, padding), operations)
+    run(plain(scheme, dtype, 3, padding, recent), operations)
 
 
 @pytest.mark.parametrize("scheme", ["raw", "int4"])
@@ -202,7 +218,7 @@ def test_memory_stays_bounded_when_each_crop_leaves_a_token() -> None:
 
 def test_sinks_and_the_open_block_are_exact() -> None:
     model = plain("int4", torch.float32, 2, padding=[0, 21])
-    exact = torch.randn(LAYERS, 2, 2, HEADS, 107, HEAD_DIM)
+    exact = model.held(torch.randn(LAYERS, 2, 2, HEADS, 107, HEAD_DIM))
     for layer in range(LAYERS):
         model.cache.update(exact[layer, 0], exact[layer, 1], layer)
     for layer in range(LAYERS):
@@ -213,4 +229,18 @@ def test_sinks_and_the_open_block_are_exact() -> None:
             assert same[0].tolist() == [p < 4 or p >= 4 + 6 * BLOCK for p in range(107)]
             # Row 1: a block of padding, what is left of it with the sinks, blocks, the open run.
             assert same[1].tolist() == [16 <= p < 25 or p >= 25 + 5 * BLOCK for p in range(107)]
+    model.cache.close()
+
+
+def test_recent_tokens_stay_exact_though_they_fill_blocks() -> None:
+    model = plain("int4", torch.float32, 1, recent=20)
+    exact = model.held(torch.randn(LAYERS, 2, 1, HEADS, 104, HEAD_DIM))
+    for layer in range(LAYERS):
+        model.cache.update(exact[layer, 0], exact[layer, 1], layer)
+    one = torch.randn(1, HEADS, 1, HEAD_DIM)
+    for layer in range(LAYERS):
+        got = model.cache.update(one, one, layer)
+        for kind in range(2):
+            same = (got[kind][:, :, :104] == exact[layer, kind]).all(3).all(1)[0]
+            assert same.tolist() == [p < 4 or p >= 4 + 5 * BLOCK for p in range(104)]
     model.cache.close()
