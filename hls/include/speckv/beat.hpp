@@ -125,7 +125,8 @@ BURST:
     store_beat(port, index + i, beat);
   }
 #else
-  std::memcpy(static_cast<void*>(&port[index]), buffer[first], uint64_t(beats) * BEAT_BYTES);
+  void* to = &port[index];
+  if (to != buffer[first]) std::memcpy(to, buffer[first], uint64_t(beats) * BEAT_BYTES);
 #endif
 }
 

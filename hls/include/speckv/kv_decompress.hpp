@@ -76,6 +76,22 @@ static void write_block(const DecompressJob& job, const uint16_t block[BLOCK_BEA
   store_completion(completions, index, done);
 }
 
+#ifndef __SYNTHESIS__
+static uint16_t (*destination(const DecompressJob& job, ap_uint<512>* blocks)) [LANES] {
+  const uint64_t offset = job.geometry.has_key ? job.d.key_offset : job.d.value_offset;
+  return reinterpret_cast<uint16_t (*)[LANES]>(blocks + offset / BEAT_BYTES);
+}
+
+// Hosts decode int4 where the block goes, which spares a copy: K and V follow each other there, and a payload
+// that has its checksum cannot fail once the first value is written.
+static bool decodes_in_place(const DecompressJob& job) {
+  if (job.verdict.status || job.h.scheme != SPECKV_SCHEME_INT4 || (job.h.flags & SPECKV_FLAG_RAW))
+    return false;
+  const Geometry& g = job.geometry;
+  return g.has_key != g.has_value || job.d.value_offset == job.d.key_offset + g.kind_beats * BEAT_BYTES;
+}
+#endif
+
 static void decompress_one(const ap_uint<512>* records, ap_uint<512>* blocks, const ap_uint<512>* descriptors,
                            ap_uint<128>* completions, uint32_t index) {
 #pragma HLS DATAFLOW  // the three stages overlap from record to record
@@ -85,12 +101,14 @@ static void decompress_one(const ap_uint<512>* records, ap_uint<512>* blocks, co
   SPECKV_ONCHIP uint16_t block[BLOCK_BEATS][LANES];
 #pragma HLS ARRAY_PARTITION variable = block complete dim = 2  // a bank a lane: any window in one cycle
   read_record(records, descriptors, index, job, payload);
-  decode_block(job, payload, decoded, block);
 #ifdef __SYNTHESIS__
+  decode_block(job, payload, decoded, block);
   write_block(decoded, block, blocks, completions, index);
 #else
+  uint16_t (*to)[LANES] = decodes_in_place(job) ? destination(job, blocks) : block;
+  decode_block(job, payload, decoded, to);
   const bool raw = !decoded.verdict.status && (decoded.h.flags & SPECKV_FLAG_RAW);
-  write_block(decoded, raw ? as_block(payload) : block, blocks, completions, index);
+  write_block(decoded, raw ? as_block(payload) : to, blocks, completions, index);
 #endif
 }
 
