@@ -38,7 +38,10 @@ def pack_address(req_id: int, layer: int, head: int, pos: int, kind: int) -> tup
 
 def unpack_address(high: int, low: int) -> KVAddress:
     """The fields of a packed address; ConfigError where a word has bits that no field owns."""
-    for name, word, bits in (("high", high, spec.ADDRESS_BITS - WORD_BITS), ("low", low, WORD_BITS)):
+    for name, word, bits in (
+        ("high", high, spec.ADDRESS_BITS - WORD_BITS),
+        ("low", low, WORD_BITS),
+    ):
         if not 0 <= word < 1 << bits:
             raise ConfigError(f"{name} word {word:#x} is outside 0..{(1 << bits) - 1:#x}")
     packed = int(high) << WORD_BITS | int(low)

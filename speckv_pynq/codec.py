@@ -170,7 +170,10 @@ class Codec:
             return completions
         error = error_of(completions, as_table(ids), self.shape, decoding=decoding)
         assert error is not None
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # else its traceback keeps this frame, and callers' frames, alive
 
     def encode_arrays(
         self, k: npt.NDArray[np.generic] | None, v: npt.NDArray[np.generic] | None, ids: Ids

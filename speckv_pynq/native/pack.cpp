@@ -1,4 +1,8 @@
 // Pack and unpack of blocks: which rows go where; convert.h says how an element changes.
+#ifdef __x86_64__
+#include <cpuid.h>
+#endif
+
 #include <atomic>
 #include <cstring>
 #include <type_traits>
@@ -113,7 +117,11 @@ BlockFunction choose_from(uint32_t from, uint32_t to, bool wide) {
 
 bool cpu_is_wide() {
 #ifdef SPECKV_HAS_AVX2
-  static const bool wide = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
+  // clang 14's __builtin_cpu_supports does not know f16c.
+  static const bool wide = [] {
+    unsigned a, b, c, d;
+    return __builtin_cpu_supports("avx2") && __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+  }();
   return wide;
 #else
   return false;
