@@ -14,5 +14,5 @@ def l1_share_bytes(model: Any, config: CacheConfig, tokens: int, share: float) -
     shape = ModelShape.of(model)
     element = spec.DTYPE_BYTES[config.block_dtype_for(shape.dtype)]
     block = 2 * config.block_tokens * shape.heads * shape.head_dim * element
-    blocks = shape.layers * (max(0, tokens - config.sinks) // config.block_tokens)
+    blocks = shape.layers * (max(0, tokens - config.sinks - config.recent) // config.block_tokens)
     return int(share * blocks) * block

@@ -63,11 +63,11 @@ def evaluate(
 
     All caches take chunks of one block, so nothing but the coding differs between them and the exact one.
     """
-    if len({(c.sinks, c.block_tokens) for c in configs}) != 1:
-        raise ConfigError("schemes evaluated together need the same sinks and block_tokens")
+    if len({(c.sinks, c.recent, c.block_tokens) for c in configs}) != 1:
+        raise ConfigError("schemes evaluated together need the same sinks, recent and block_tokens")
     sums: list[list[Floats]] = [[] for _ in configs]
     sizes = [_Sizes() for _ in configs]
-    for rows in sequences.split(batch):
+    for rows in sequences.tensor_split(-(-len(sequences) // batch)):  # as equal as possible
         with ExitStack() as stack:
             caches = [stack.enter_context(SpecKVCache.for_model(loaded.model, c)) for c in configs]
             exact = DynamicCache(config=loaded.model.config)
@@ -102,7 +102,8 @@ def score_text(
     """
     sums: list[list[Floats]] = [[] for _ in caches]
     past, end = exact.get_seq_length(), rows.shape[1]
-    for low, high in chunks(past, past + end, config.sinks, config.block_tokens):
+    uncoded = config.sinks + config.recent
+    for low, high in chunks(past, past + end, uncoded, config.block_tokens):
         ids = rows[:, low - past : high - past].to(model.device)
         targets = rows[:, low - past + 1 : high - past + 1].to(model.device)
         scored = targets.shape[1]

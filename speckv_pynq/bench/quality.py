@@ -84,12 +84,13 @@ def score(exact: torch.Tensor, coded: torch.Tensor, targets: torch.Tensor) -> Fl
     return np.stack([column.double().cpu().numpy() for column in columns], axis=1)
 
 
-def chunks(start: int, end: int, sinks: int, block_tokens: int) -> Iterator[tuple[int, int]]:
-    """[start, end) cut where blocks end: each token then meets what it would meet in decoding.
+def chunks(start: int, end: int, uncoded: int, block_tokens: int) -> Iterator[tuple[int, int]]:
+    """[start, end) cut where decoding would code a block: each token then meets what it would meet there.
 
-    A block is coded once it is full: a token sees the blocks before its own decoded, and its own exact up to itself.
+    uncoded: tokens that stay exact besides the unfinished block: sinks and the recent window. Of n tokens
+    (n - uncoded) // block_tokens blocks are coded, and that number is the same throughout a chunk.
     """
-    first = sinks + block_tokens
+    first = uncoded + block_tokens
     first += -(-(start + 1 - first) // block_tokens) * block_tokens if start >= first else 0
     bounds = [start, *range(first, end, block_tokens), end]
     yield from itertools.pairwise(bounds)

@@ -152,13 +152,14 @@ def _rows(result: Result) -> list[tuple[str, ...]]:
     exact, coded, tiers = result.exact, result.coded, result.stats.tiers
     same = same_prefix(exact.tokens, coded.tokens)
     interval = f"{quality.dppl_low:+.2f} .. {quality.dppl_high:+.2f}"
+    copies = ", ".join(mb(n) for n in (tiers.l1_bytes, tiers.l2_bytes, stats.workspace_bytes))
     return [
         ("How much smaller",),
         ("cache in FP16 / held", mb(stats.fp16_bytes), mb(stats.held_bytes)),
         ("all that is held (ratio_held)", "1.00x", f"{stats.ratio_held:.2f}x"),
         ("coded blocks alone (ratio_records)", "", f"{stats.ratio_records:.2f}x"),
         ("blocks kept raw", "", f"{tiers.raw_fallbacks} of {tiers.blocks}"),
-        ("copies besides: L1, workspace", "", f"{mb(tiers.l1_bytes)}, {mb(stats.workspace_bytes)}"),
+        ("copies besides: L1, L2, workspace", "", copies),
         ("How close",),
         (
             f"perplexity of the next {quality.tokens} tokens",

@@ -20,7 +20,8 @@ DEFAULT_TOKENS = 50_000
 DESCRIPTION = """\
 Sends text through the exact cache and through coded ones, side by side, and compares what the model predicts at each
 position. The cache is written through the codec as in decoding: chunks of one block, which later chunks read decoded;
-the first tokens (sinks) and the unfinished block are exact. Sequences of --context tokens are drawn from the texts.
+the first tokens (sinks), the newest and the unfinished block are exact. Sequences of --context tokens are drawn from
+the texts.
 """
 EPILOG = """\
 examples:
@@ -113,7 +114,10 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     asked = {
         "model": loaded.name,
         "dtype": loaded.dtype,
-        **{name: getattr(arguments, name) for name in ("context", "batch", "seed", "sinks")},
+        **{
+            name: getattr(arguments, name)
+            for name in ("context", "batch", "seed", "sinks", "recent")
+        },
         "block_tokens": arguments.block_tokens,
         "texts": [str(path) for path in arguments.text or ()],
     }

@@ -115,6 +115,13 @@ def add_cache(parser: argparse.ArgumentParser) -> None:
         help="first tokens, kept exact; default: %(default)s",
     )
     group.add_argument(
+        "--recent",
+        type=int,
+        default=32,
+        metavar="N",
+        help="newest tokens, kept exact; default: %(default)s",
+    )
+    group.add_argument(
         "--device",
         choices=DEVICE_NAMES,
         default="csim",
@@ -124,7 +131,7 @@ def add_cache(parser: argparse.ArgumentParser) -> None:
         "--engines",
         type=positive,
         metavar="N",
-        help="kernels at work at once; default: all (csim: 2)",
+        help="kernels at work at once; default: what suits the model's threads",
     )
 
 
@@ -151,6 +158,7 @@ def cache_config(arguments: argparse.Namespace, scheme: str) -> CacheConfig:
     named = {
         "block_tokens": arguments.block_tokens,
         "sinks": arguments.sinks,
+        "recent": arguments.recent,
         "device": arguments.device,
         "num_engines": arguments.engines,
     }

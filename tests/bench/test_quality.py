@@ -64,18 +64,18 @@ def test_quality_of_sums():
     assert quality.dppl_high == pytest.approx(100 * math.expm1(1 / 10))
 
 
-@pytest.mark.parametrize("sinks", [0, 4, 40])
+@pytest.mark.parametrize("uncoded", [0, 4, 36])
 @pytest.mark.parametrize("block_tokens", [16, 32])
 @pytest.mark.parametrize(
     ("start", "end"), [(0, 1), (0, 300), (35, 36), (36, 300), (37, 68), (101, 257)]
 )
-def test_chunks_end_where_blocks_do(start, end, sinks, block_tokens):
+def test_chunks_end_where_blocks_do(start, end, uncoded, block_tokens):
     """A token must see coded what it would see coded in decoding: the blocks that were full before it."""
-    got = list(chunks(start, end, sinks, block_tokens))
+    got = list(chunks(start, end, uncoded, block_tokens))
     assert [a for a, _ in got] + [end] == [start] + [b for _, b in got]
 
     def coded(tokens):
-        return max(0, tokens - sinks) // block_tokens
+        return max(0, tokens - uncoded) // block_tokens
 
     for low, high in got:
         assert low < high
