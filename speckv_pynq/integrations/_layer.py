@@ -13,6 +13,7 @@ from speckv_pynq.errors import ConfigError, ShapeError, SpeckvError, Unsupported
 from speckv_pynq.integrations._layout import Append, Crop
 from speckv_pynq.integrations._model import DTYPES
 from speckv_pynq.integrations._store import Handles, State, Store, allocate, fitted, selected
+from speckv_pynq.integrations._workspace import Standing
 from speckv_pynq.spec import DType
 from speckv_pynq.tiers import StridedKV
 
@@ -28,6 +29,7 @@ class SpecKVLayer(CacheLayerMixin):
         super().__init__()
         self.index = index
         self._store = store
+        self._workspace = store.workspace_of(index)
         self._state: State | None = None
 
     # ---- the interface of transformers
@@ -69,7 +71,7 @@ class SpecKVLayer(CacheLayerMixin):
                 self._store_blocks(origin, key_states, value_states, None)
             return key_states, value_states
         origin, old = state.layout.append(tokens), state.layout.length
-        workspace = self._store.workspace
+        workspace = self._workspace
         self._read(state, tokens)
         workspace.part(old, tokens)[0].copy_(key_states)
         workspace.part(old, tokens)[1].copy_(value_states)
@@ -93,6 +95,8 @@ class SpecKVLayer(CacheLayerMixin):
         """Drops everything; the next update is a first one."""
         state = self._state
         self._set(None)
+        if self._workspace.private:
+            self._workspace.free()
         self.is_initialized = False
         if state is not None and len(state.handles):
             self._store.tiers.release(state.handles)
@@ -191,12 +195,11 @@ class SpecKVLayer(CacheLayerMixin):
 
     def _read(self, state: State, extra: int) -> None:
         """Fills the workspace with the sequence; `extra` positions behind it are the caller's."""
-        layout, store = state.layout, self._store
-        workspace = store.workspace
+        layout, workspace = state.layout, self._workspace
         room = max(layout.length + extra, layout.capacity)
         workspace.reserve(layout.rows, room, self.dtype, self.device)
         if len(state.handles):
-            store.tiers.get(state.handles, *layout.fetch_places, workspace.target)
+            self._fetch(state)
             for cut in layout.cuts:
                 row = workspace.host[:, cut.row]
                 part = row.narrow(2, cut.scratch, cut.tokens)
@@ -217,6 +220,24 @@ class SpecKVLayer(CacheLayerMixin):
             if tokens:
                 part = opened.narrow(3, start - layout.open_base, tokens)
                 workspace.part(start, tokens, rows).copy_(part)
+
+    def _fetch(self, state: State) -> None:
+        """Brings the coded blocks to the workspace, but those that stand in it already. A cut one never stays."""
+        layout, store, workspace = state.layout, self._store, self._workspace
+        wanted = Standing(state.handles, *layout.fetch_places)
+        if not workspace.private:
+            store.tiers.get(*wanted, workspace.target)
+            return
+        missing = workspace.missing(wanted)
+        if layout.cuts:
+            cut = np.flatnonzero(layout.block_valid < layout.block_tokens)
+            missing = np.union1d(missing, cut)
+        workspace.standing = None
+        if len(missing):
+            handles, rows, places = (part[missing] for part in wanted)
+            store.tiers.get(handles, rows, places, workspace.target)
+        workspace.standing = wanted
+        store.standing_hits += len(state.handles) - len(missing)
 
     def _extended(
         self, state: State, origin: Append, keys: torch.Tensor, values: torch.Tensor
@@ -290,7 +311,7 @@ class SpecKVLayer(CacheLayerMixin):
 
     def _frozen(self, state: State, plan: Crop) -> torch.Tensor:
         """The kept tokens, with the decoded rest of the blocks of which a crop leaves little."""
-        workspace, layout = self._store.workspace, state.layout
+        workspace, layout = self._workspace, state.layout
         rows, starts = layout.block_rows[plan.freeze], layout.block_starts[plan.freeze]
         room = int(starts.max()) + layout.block_tokens
         workspace.reserve(layout.rows, room, self.dtype, self.device)

@@ -25,12 +25,13 @@ EXACT_GRAIN = 4  # tokens; capacities of the exact tensors are whole multiples o
 class Store:
     """What the layers of one cache share.
 
+    workspaces: one for all layers, or one for each of them. standing_hits: blocks that stood in one when wanted.
     recent: newest tokens that are not coded yet. dtype: of the model; exact_dtype: of the tokens held uncoded.
     padding: left padding of each row, for the next first tokens.
     """
 
     tiers: TierManager
-    workspace: Workspace
+    workspaces: list[Workspace]
     layers: int
     heads: int
     head_dim: int
@@ -42,6 +43,7 @@ class Store:
     padding: tuple[int, ...] | None = None
     broken: str | None = None
     closed: bool = False
+    standing_hits: int = 0
 
     def __post_init__(self) -> None:
         self.lengths = [0] * self.layers
@@ -56,6 +58,10 @@ class Store:
         if self._empty is None or self._empty.padding != padding:
             self._empty = Layout.empty(rows, self.block_tokens, self.sinks, self.recent, padding)
         return self._empty
+
+    def workspace_of(self, layer: int) -> Workspace:
+        """Where a layer is assembled for attention."""
+        return self.workspaces[layer % len(self.workspaces)]
 
     def check(self) -> None:
         """Raises SpeckvError when an earlier failure left layers that do not fit together, or nothing is left."""

@@ -1,7 +1,11 @@
-"""The memory that attention reads: one pair of K and V tensors that every layer of a cache fills in turn."""
+"""The memory that attention reads: a pair of K and V tensors, one for all layers of a cache or one for each."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from speckv_pynq.tiers import StridedKV
@@ -18,18 +22,28 @@ def allocate(
         return torch.empty((2, rows, heads, tokens, head_dim), dtype=dtype, device=device)
 
 
+class Standing(NamedTuple):
+    """Decoded blocks in a workspace: (blocks,) handles, rows, first positions."""
+
+    handles: npt.NDArray[np.uint64]
+    rows: npt.NDArray[np.uint32]
+    places: npt.NDArray[np.uint32]
+
+
 class Workspace:
     """K and V of one layer at a time, (rows, heads, capacity, head_dim) each, of which callers read a prefix.
 
-    Each layer overwrites what the layer before it left. That is safe because a model runs its layers in order and
+    private: it is one layer's own, and decoded blocks may stand in it from step to step. Otherwise each layer
+    overwrites what the layer before it left. That is safe because a model runs its layers in order and
     attention has read K and V before the next layer asks (on CUDA: both are on one stream). What keeps them longer
     is refused elsewhere: autograd, and models whose layers share K and V.
 
     Where the model is not on the CPU, blocks are decoded to a staging pair on the host, then copied over.
     """
 
-    def __init__(self, heads: int, head_dim: int) -> None:
-        self._heads, self._head_dim = heads, head_dim
+    def __init__(self, heads: int, head_dim: int, *, private: bool = False) -> None:
+        self._heads, self._head_dim, self.private = heads, head_dim, private
+        self.standing: Standing | None = None
         self._kv: torch.Tensor | None = None
         self._host: torch.Tensor | None = None
         self._target: StridedKV | None = None
@@ -62,18 +76,36 @@ class Workspace:
         return self._target
 
     def reserve(self, rows: int, tokens: int, dtype: torch.dtype, device: torch.device) -> None:
-        """Makes room for `rows` sequences of `tokens`; what stood there is lost where it grows."""
+        """Makes room for `rows` sequences of `tokens`; a shared one loses what stood there when it grows."""
         kind, capacity = self._made
+        old, standing = None, None
         if kind == (rows, dtype, device):
             if capacity >= tokens:
                 return
             tokens = max(tokens, capacity + capacity // 4)  # growing by steps stays linear
+            if self.private:
+                old, standing = self._kv, self.standing
         tokens = -(-tokens // GRAIN_TOKENS) * GRAIN_TOKENS
         self.free()
         kv = self._kv = allocate(rows, self._heads, tokens, self._head_dim, dtype, device)
         self._host = kv if device.type == "cpu" else _pinned_like(kv)
         self._target = StridedKV.of(self._host[0], self._host[1])
         self._made = (rows, dtype, device), tokens
+        if old is not None:
+            kv.narrow(3, 0, capacity).copy_(old)
+            self.standing = standing
+
+    def missing(self, wanted: Standing) -> npt.NDArray[np.int64]:
+        """Which of the wanted blocks do not stand at their places."""
+        standing, count = self.standing, len(wanted.handles)
+        if standing is None:
+            return np.arange(count)
+        n = min(count, len(standing.handles))
+        there = np.zeros(count, bool)
+        there[:n] = standing.handles[:n] == wanted.handles[:n]
+        there[:n] &= standing.places[:n] == wanted.places[:n]
+        there[:n] &= standing.rows[:n] == wanted.rows[:n]
+        return np.flatnonzero(~there)
 
     def read(self, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
         """K and V, (rows, heads, tokens, head_dim) views; the same objects for every layer of a step."""
@@ -100,7 +132,7 @@ class Workspace:
 
     def free(self) -> None:
         """Gives the memory back; views handed out keep theirs."""
-        self._kv = self._host = self._target = self._views = None
+        self._kv = self._host = self._target = self._views = self.standing = None
         self._made = None, 0
         self._parts.clear()
 

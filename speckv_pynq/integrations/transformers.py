@@ -16,7 +16,7 @@ import math
 import os
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -45,12 +45,12 @@ class CacheConfig:
 
     scheme: name of a spec.Scheme, lower case. block_tokens: positions a block holds. sinks: first tokens of a row
     that stay exact. recent: newest tokens that stay exact although they would fill a block; attention weighs them
-    most. l1_bytes, l2_bytes, l3_bytes: budgets of the tiers; l1_bytes None: everything may stay decoded
-    in L1; l2_bytes None: what staging needs. policy: "dense" (a fixed share stays in L1, right for attention that
-    reads everything) or "lru". device: see speckv_pynq.device.open_device. num_engines None: for a model on the CPU
-    as many as torch's threads leave cores for, 1 or 2 (those threads spin, and engines beside them are slower than
-    one alone), otherwise the device's own choice. block_dtype: "fp16",
-    "bf16" or "fp32"; None: the model's dtype, but fp16 for the blocks of an fp32 model under a lossy scheme.
+    most. l1_bytes, l2_bytes, l3_bytes: budgets of the tiers; l1_bytes None: everything stays decoded, for a model on
+    the CPU as the very tensors that attention reads; l2_bytes None: what staging needs. policy: "dense" (a fixed
+    share stays in L1, right for attention that reads everything) or "lru". device: see speckv_pynq.device.open_device.
+    num_engines None: for a model on the CPU as many as torch's threads leave cores for, 1 or 2 (those threads spin,
+    and engines beside them are slower than one alone), otherwise the device's own choice. block_dtype: "fp16", "bf16"
+    or "fp32"; None: the model's dtype, but fp16 for the blocks of an fp32 model under a lossy scheme.
     """
 
     scheme: str = "int4"
@@ -76,9 +76,9 @@ class CacheConfig:
             if value is not None and value < 0:
                 raise ConfigError(f"{name} {value} is negative")
 
-    def tiers_for(self, block: BlockShape, device: Device) -> TierConfig:
-        """The budgets, with those that were left open."""
-        l1_bytes, l2_bytes = self.l1_bytes, self.l2_bytes
+    def tiers_for(self, block: BlockShape, device: Device, keeps_all: bool) -> TierConfig:
+        """The budgets, with those that were left open. keeps_all: L1 is the cache's own tensors."""
+        l1_bytes, l2_bytes = 0 if keeps_all else self.l1_bytes, self.l2_bytes
         if l1_bytes is None:
             if device.name != "csim":
                 raise ConfigError(
@@ -140,6 +140,7 @@ class _Backing:
 
     def __init__(self, shape: ModelShape, config: CacheConfig, on_cpu: bool) -> None:
         self.shape, self.config = shape, config
+        self.keeps_all = config.l1_bytes is None and on_cpu
         self._users = 0
         dtype = config.block_dtype_for(shape.dtype)
         block = BlockShape(config.block_tokens, shape.heads, shape.head_dim, dtype)
@@ -148,7 +149,7 @@ class _Backing:
         self.device: Device = open_device(config.device, config.engines_for(on_cpu))
         try:
             Codec(self.device, block, scheme, fingerprint).self_test()
-            tiers = config.tiers_for(block, self.device)
+            tiers = config.tiers_for(block, self.device, self.keeps_all)
             self.tiers = TierManager(
                 self.device, block, scheme, tiers, fingerprint, layers=shape.layers
             )
@@ -171,9 +172,11 @@ class SpecKVCache(Cache):
 
     def __init__(self, backing: _Backing, padding: tuple[int, ...] | None = None) -> None:
         shape, config = backing.shape, backing.config
+        private = backing.keeps_all
+        count = shape.layers if private else 1
         self._store = Store(
             backing.tiers,
-            Workspace(shape.heads, shape.head_dim),
+            [Workspace(shape.heads, shape.head_dim, private=private) for _ in range(count)],
             shape.layers,
             shape.heads,
             shape.head_dim,
@@ -298,6 +301,16 @@ class SpecKVCache(Cache):
         own_bytes = sum(s.handles.nbytes for s in states)
         own_bytes += sum({id(s.layout): s.layout.nbytes for s in states}.values())
         held_bytes = tiers.l3_bytes + tiers.metadata_bytes + exact_bytes + own_bytes
+        workspace_bytes = sum(workspace.nbytes for workspace in self._store.workspaces)
+        keeps_all = self._backing.keeps_all
+        if keeps_all:
+            standing = [w.standing for w in self._store.workspaces if w.standing is not None]
+            tiers = replace(
+                tiers,
+                l1_bytes=workspace_bytes,
+                l1_blocks=sum(len(s.handles) for s in standing),
+                hits_l1=tiers.hits_l1 + self._store.standing_hits,
+            )
         return CacheStats(
             tokens=rows * self.get_seq_length(),
             fp16_bytes=fp16_bytes,
@@ -305,7 +318,7 @@ class SpecKVCache(Cache):
             ratio_held=_ratio(fp16_bytes, held_bytes if fp16_bytes else 0),
             held_bytes=held_bytes,
             exact_bytes=exact_bytes,
-            workspace_bytes=self._store.workspace.nbytes,
+            workspace_bytes=0 if keeps_all else workspace_bytes,
             tiers=tiers,
         )
 
@@ -330,5 +343,6 @@ def _free(backing: _Backing, store: Store, layers: list[SpecKVLayer]) -> None:
             layer.reset()
     finally:
         store.closed = True
-        store.workspace.free()
+        for workspace in store.workspaces:
+            workspace.free()
         backing.leave()

@@ -11,7 +11,7 @@ pytest.importorskip("transformers")
 
 import numpy as np
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from speckv_pynq import spec
@@ -120,13 +120,21 @@ OPERATIONS = st.one_of(
 )
 
 
+# Little memory for decoded blocks: hits, misses and evictions all happen. None: layers keep their tensors.
+LITTLE = 40 << 10
+
+
 def plain(
-    scheme: str, dtype: torch.dtype, rows: int, padding: list[int] | None = None, recent: int = 0
+    scheme: str,
+    dtype: torch.dtype,
+    rows: int,
+    padding: list[int] | None = None,
+    recent: int = 0,
+    l1_bytes: int | None = LITTLE,
 ) -> Plain:
     made = config(dtype=dtype)
-    # Little memory for decoded blocks: hits, misses and evictions all happen.
     kind = CacheConfig(
-        scheme=scheme, block_tokens=BLOCK, sinks=SINKS, recent=recent, l1_bytes=40 << 10
+        scheme=scheme, block_tokens=BLOCK, sinks=SINKS, recent=recent, l1_bytes=l1_bytes
     )
     mask = None
     if padding:
@@ -156,14 +164,23 @@ def run(model: Plain, operations: list[Operation]) -> None:
 FEW = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 PADDING = st.sampled_from([None, [0, 7, 30], [40, 40, 0]])
 RECENT = st.sampled_from([0, 0, 5, 32])
+L1 = st.sampled_from([LITTLE, None])
 
 
 @FEW
-@given(st.sampled_from(["raw", "int4"]), PADDING, RECENT, st.lists(OPERATIONS, max_size=14))
+@given(st.sampled_from(["raw", "int4"]), PADDING, RECENT, L1, st.lists(OPERATIONS, max_size=14))
+@example("raw", [0, 7, 30], 0, LITTLE, [("reorder", [0])])
+@example(
+    "raw", [0, 7, 30], 0, None, [("reorder", [0]), ("append", 1), ("crop", 20), ("append", 40)]
+)
 def test_any_sequence(
-    scheme: str, padding: list[int] | None, recent: int, operations: list[Operation]
+    scheme: str,
+    padding: list[int] | None,
+    recent: int,
+    l1_bytes: int | None,
+    operations: list[Operation],
 ) -> None:
-    run(plain(scheme, torch.float32, 3, padding, recent), [("append", 60), *operations])
+    run(plain(scheme, torch.float32, 3, padding, recent, l1_bytes), [("append", 60), *operations])
 
 
 @pytest.mark.slow
@@ -173,6 +190,7 @@ def test_any_sequence(
     st.sampled_from([torch.float32, torch.float16]),
     PADDING,
     RECENT,
+    L1,
     st.lists(OPERATIONS, max_size=40),
 )
 def test_any_long_sequence(
@@ -180,9 +198,10 @@ def test_any_long_sequence(
     dtype: torch.dtype,
     padding: list[int] | None,
     recent: int,
+    l1_bytes: int | None,
     operations: list[Operation],
 ) -> None:
-    run(plain(scheme, dtype, 3, padding, recent), operations)
+    run(plain(scheme, dtype, 3, padding, recent, l1_bytes), operations)
 
 
 @pytest.mark.parametrize("scheme", ["raw", "int4"])
@@ -243,4 +262,16 @@ def test_recent_tokens_stay_exact_though_they_fill_blocks() -> None:
         for kind in range(2):
             same = (got[kind][:, :, :104] == exact[layer, kind]).all(3).all(1)[0]
             assert same.tolist() == [p < 4 or p >= 4 + 5 * BLOCK for p in range(104)]
+    model.cache.close()
+
+
+def test_layers_that_keep_their_tensors_fetch_a_block_once() -> None:
+    model = plain("int4", torch.float16, 1, l1_bytes=None)
+    model.append(100)
+    for _ in range(20):
+        model.append(1)
+    tiers = model.cache.stats().tiers
+    assert tiers.misses == tiers.blocks
+    assert tiers.hits_l1 >= LAYERS * 19 * 6
+    assert tiers.l1_bytes >= tiers.l1_blocks * 2 * BLOCK * HEADS * HEAD_DIM * 2
     model.cache.close()
