@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -224,10 +225,14 @@ class SpecKVLayer(CacheLayerMixin):
     def _fetch(self, state: State) -> None:
         """Brings the coded blocks to the workspace, but those that stand in it already. A cut one never stays."""
         layout, store, workspace = state.layout, self._store, self._workspace
-        wanted = Standing(state.handles, *layout.fetch_places)
         if not workspace.private:
-            store.tiers.get(*wanted, workspace.target)
+            store.tiers.get(state.handles, *layout.fetch_places, workspace.target)
             return
+        standing = workspace.standing
+        if standing is not None and standing.handles is state.handles and not layout.cuts:
+            store.standing_hits += len(state.handles)  # most steps: only the open run has grown
+            return
+        wanted = Standing(state.handles, *layout.fetch_places)
         missing = workspace.missing(wanted)
         if layout.cuts:
             cut = np.flatnonzero(layout.block_valid < layout.block_tokens)
@@ -299,7 +304,11 @@ class SpecKVLayer(CacheLayerMixin):
     def _keep(self, exact: torch.Tensor, states: torch.Tensor) -> None:
         """Copies tokens to where they are held uncoded; ConfigError when a finite value does not fit there."""
         exact.copy_(states)
-        if exact.dtype != states.dtype and bool((exact.isinf() & states.isfinite()).any()):
+        if exact.dtype == states.dtype or not states.numel():
+            return
+        if float(torch.linalg.vector_norm(states, math.inf)) < torch.finfo(exact.dtype).max:
+            return
+        if bool((exact.isinf() & states.isfinite()).any()):
             raise ConfigError(self._overflow(states))
 
     def _overflow(self, *tensors: torch.Tensor) -> str:
