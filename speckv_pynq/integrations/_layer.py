@@ -58,8 +58,8 @@ class SpecKVLayer(CacheLayerMixin):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Appends (rows, heads, tokens, head_dim) K and V; returns those of the whole sequence.
 
-        The first tokens come back as they are. Later results are views of the shared workspace: they hold until
-        the next layer's update.
+        The first tokens come back as they are. Later results are views of a workspace: they hold until the
+        next update, of any layer where the workspace is shared.
         """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
