@@ -1,9 +1,10 @@
-"""Render spec.toml into every language: python hls/generate.py [--check]."""
+"""Render spec.toml into every language: python hls/generate.py [--check], or say what klt takes: --report."""
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import sys
 from dataclasses import dataclass
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from report import Block, report
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -20,7 +24,7 @@ else:
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 TYPES = {"u8": 1, "u16": 2, "u32": 4, "u64": 8}
-STRUCTS = ("record_header", "descriptor", "completion")
+STRUCTS = ("record_header", "descriptor", "completion", "codebook_header")
 
 # template -> output, relative to the repository; "{kernel}" makes one output a kernel
 OUTPUTS = {
@@ -28,7 +32,10 @@ OUTPUTS = {
     "speckv_spec.h.j2": "hls/generated/speckv_spec.h",
     "speckv_pkg.sv.j2": "hls/generated/speckv_pkg.sv",
     "kernel.cpp.j2": "hls/generated/{kernel}.cpp",
+    "lossless_tables.py.j2": "speckv_pynq/reference/lossless_tables.py",
+    "lossless_tables.h.j2": "hls/generated/lossless_tables.h",
 }
+ROW_ENTRIES = 64  # of a table of scheme lossless, for C++
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,8 @@ def arguments_of(kernel: dict[str, Any]) -> list[Argument]:
 def abi_id(spec: dict[str, Any]) -> int:
     """First 8 bytes (big-endian) of SHA-256 over what library, overlay and runtime must share."""
     shared = {
-        key: spec[key] for key in ("descriptor", "completion", "status", "kernels", "address")
+        key: spec[key]
+        for key in ("descriptor", "completion", "codebook_header", "status", "kernels", "address")
     }
     text = json.dumps(shared, sort_keys=True, separators=(",", ":"))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
@@ -107,6 +115,16 @@ def pack_address(spec: dict[str, Any], values: list[int]) -> tuple[int, int]:
     return packed >> 64, packed & (1 << 64) - 1
 
 
+def starts(row: str) -> list[int]:
+    """Sums of the frequencies before each symbol; row: three hexadecimal digits a frequency."""
+    frequency = [int(row[i : i + 3], 16) for i in range(0, len(row), 3)]
+    if sum(frequency) != 1 << 12 or min(frequency) < 1 or len(frequency) >= ROW_ENTRIES:
+        raise ValueError(f"lossless table {row!r}: sum {sum(frequency)}, least {min(frequency)}")
+    return list(itertools.accumulate(frequency, initial=0)) + [1 << 12] * (
+        ROW_ENTRIES - len(frequency) - 1
+    )
+
+
 def context(spec: dict[str, Any]) -> dict[str, Any]:
     """What templates see: the spec with layouts worked out."""
     for *values, high, low in spec["address"]["vectors"]:
@@ -116,6 +134,7 @@ def context(spec: dict[str, Any]) -> dict[str, Any]:
     for name, bits in reversed(spec["address"]["fields"]):
         address.insert(0, {"name": name, "bits": bits, "shift": shift})
         shift += bits
+    tables = tomllib.loads((HERE / "lossless_tables.toml").read_text())
     kernels = [dict(k, arguments=arguments_of(k)) for k in spec["kernels"]]
     return {
         **spec,
@@ -126,6 +145,7 @@ def context(spec: dict[str, Any]) -> dict[str, Any]:
         "address_fields": address,
         "address_bits": shift,
         "kernels": kernels,
+        "lossless_tables": tables["frequencies"],
     }
 
 
@@ -139,6 +159,7 @@ def render(spec: dict[str, Any]) -> dict[Path, str]:
         keep_trailing_newline=True,
     )
     env.filters["camel"] = lambda name: "".join(part.capitalize() for part in name.split("_"))
+    env.filters["starts"] = starts
     env.filters["hexu"] = lambda value: f"0x{value:X}u"
     env.filters["pytuple"] = lambda value: tuple(value) if isinstance(value, list) else value
     ctx = context(spec)
@@ -156,8 +177,24 @@ def main() -> int:
     parser.add_argument(
         "--check", action="store_true", help="write nothing; fail when an output is stale"
     )
-    check = parser.parse_args().check
+    parser.add_argument(
+        "--report",
+        action="store_true",
+        help="write nothing; multipliers, table bits and cycles a block of scheme klt",
+    )
+    sizes = parser.add_argument_group("size of --report; default: a layer of SmolLM2-135M")
+    sizes.add_argument("--inputs", type=int, default=384, help="channels of a record")
+    sizes.add_argument("--rank", type=int, default=256, help="components of all transforms")
+    sizes.add_argument("--transforms", type=int, default=1)
+    sizes.add_argument("--tokens", type=int, default=32)
+    asked = parser.parse_args()
+    check = asked.check
     spec = tomllib.loads((HERE / "spec.toml").read_text())
+    if asked.report:
+        print(
+            report(spec["kernel"], Block(asked.inputs, asked.rank, asked.tokens, asked.transforms))
+        )
+        return 0
     stale = []
     for path, text in render(spec).items():
         if path.exists() and path.read_text() == text:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from speckv_pynq import spec
 from speckv_pynq.block import BLOCK_ID, NUMPY_DTYPES, BlockId, BlockShape, Ids, as_table, block_ids
 from speckv_pynq.completions import error_of
+from speckv_pynq.device.codebook import LoadedCodebook
 from speckv_pynq.device.protocol import (
     DEFAULT_TIMEOUT_S,
     Completions,
@@ -20,23 +21,13 @@ from speckv_pynq.device.protocol import (
     DeviceBuffer,
     Run,
 )
-from speckv_pynq.errors import RecordError, ShapeError
+from speckv_pynq.errors import ConfigError, RecordError, ShapeError
 
-__all__ = ["BLOCK_ID", "BlockId", "BlockShape", "Codebook", "Codec", "Ids", "block_ids"]
+__all__ = ["BLOCK_ID", "BlockId", "BlockShape", "Codec", "Ids", "LoadedCodebook", "block_ids"]
 
 Offsets = npt.NDArray[np.integer[Any]] | Sequence[int] | int
 _EXACT_SCHEMES = (spec.Scheme.RAW, spec.Scheme.LOSSLESS)
 _CHUNK_BYTES = 1 << 25  # device memory that encode_arrays and decode_arrays take at a time
-
-
-class Codebook(Protocol):
-    """What a codec must know of a calibrated scheme's tables on the device."""
-
-    @property
-    def fingerprint(self) -> int: ...
-
-    @property
-    def slot(self) -> int: ...
 
 
 class Codec:
@@ -46,6 +37,10 @@ class Codec:
     alone, only that. Offsets are bytes and multiples of spec.LINE_BYTES. A shape over
     spec.MAX_BLOCK_BYTES is coded in parts: identities with first_head and heads from shape.split(),
     each part packed like a block of its own.
+
+    Scheme klt needs a codebook on the same device, which stays the caller's. Its blocks are never split.
+    Where it joins N layers in a record, a block has N times the KV heads, those of the first layer
+    first, and its identity names the first layer.
     """
 
     def __init__(
@@ -54,12 +49,14 @@ class Codec:
         shape: BlockShape,
         scheme: spec.Scheme,
         layout_fingerprint: int = 0,
-        codebook: Codebook | None = None,
+        codebook: LoadedCodebook | None = None,
     ) -> None:
         self.device = device
         self.shape = shape
         self.scheme = spec.Scheme(scheme)
-        self.parts = shape.split()
+        self.layout_fingerprint = layout_fingerprint
+        self.codebook = codebook
+        self.parts = self._parts()
         if shape.dtype == spec.DType.FP32 and self.scheme not in _EXACT_SCHEMES:
             raise ShapeError(
                 f"scheme {self.scheme.name.lower()} takes fp16 or bf16 blocks, not fp32: "
@@ -73,11 +70,21 @@ class Codec:
         template["scheme"] = self.scheme
         template["dtype"] = shape.dtype
         template["kinds"] = shape.kinds
-        template["layer_count"] = 1
+        template["layer_count"] = self.layer_count
         if codebook is not None:
+            codebook.check(shape)
             template["codebook_fingerprint"] = codebook.fingerprint
-            template["codebook_slot"] = codebook.slot
         self._template = template.view(np.uint8)
+
+    @property
+    def layer_count(self) -> int:
+        """Consecutive layers of a record."""
+        return 1 if self.codebook is None else self.codebook.layer_count
+
+    @property
+    def codebook_memory(self) -> DeviceBuffer | None:
+        """What the device's kernels take as `codebooks`."""
+        return None if self.codebook is None else self.codebook.buffer
 
     def describe(
         self, ids: Ids, block_offsets: Offsets, record_offsets: Offsets, capacities: Offsets
@@ -104,6 +111,8 @@ class Codec:
         rows["first_position"] = ids["first_position"]
         rows["first_layer"] = ids["layer"]
         rows["first_head"] = ids["first_head"]
+        if self.codebook is not None:
+            rows["codebook_slot"] = self.codebook.slots_of(ids["layer"])
         return rows
 
     def start_encode(
@@ -119,7 +128,7 @@ class Codec:
         if capacities is None:
             capacities = self.shape.slot_bytes
         rows = self.describe(ids, offsets, slots, capacities)
-        return self.device.start_compress(blocks, records, rows)
+        return self.device.start_compress(blocks, records, rows, self.codebook_memory)
 
     def start_decode(
         self,
@@ -132,7 +141,7 @@ class Codec:
     ) -> Run:
         """Starts decoding records of `record_bytes`, padding included, into blocks at `offsets`."""
         rows = self.describe(ids, offsets, record_offsets, record_bytes)
-        return self.device.start_decompress(records, blocks, rows)
+        return self.device.start_decompress(records, blocks, rows, self.codebook_memory)
 
     def encode(
         self,
@@ -168,7 +177,9 @@ class Codec:
         """The completions if all are ok, else a typed error about the first that is not."""
         if not completions["status"].any():
             return completions
-        error = error_of(completions, as_table(ids), self.shape, decoding=decoding)
+        error = error_of(
+            completions, as_table(ids), self.shape, self.layer_count, decoding=decoding
+        )
         assert error is not None
         try:
             raise error
@@ -226,6 +237,23 @@ class Codec:
         from speckv_pynq.selftest import self_test
 
         self_test(self, seed)
+
+    def _parts(self) -> list[tuple[int, int]]:
+        """The parts that kernels take, as (first head, heads)."""
+        if self.scheme != spec.Scheme.KLT:
+            return self.shape.split()
+        if self.codebook is None:
+            raise ConfigError(
+                "scheme klt needs a codebook: make one with `speckv calibrate --model MODEL --text FILE "
+                "-o CODEBOOK`, or use int4, which needs none"
+            )
+        if self.shape.block_bytes > spec.MAX_BLOCK_BYTES:
+            raise ShapeError(
+                f"a klt block of {self.shape.heads} heads has {self.shape.block_bytes} bytes, the kernels' limit is "
+                f"{spec.MAX_BLOCK_BYTES}, and klt blocks are not split: use fewer tokens a block, or a codebook "
+                "that joins fewer layers"
+            )
+        return [(0, self.shape.heads)]
 
     def _kinds(
         self, k: npt.NDArray[np.generic] | None, v: npt.NDArray[np.generic] | None

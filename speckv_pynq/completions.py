@@ -41,16 +41,20 @@ def error_of(
     completions: npt.NDArray[np.void],
     ids: npt.NDArray[np.void],
     shape: BlockShape,
+    layer_count: int = 1,
     *,
     decoding: bool,
 ) -> SpeckvError | None:
-    """What the first completion that is not ok means; None when all are. ids: (n,) BLOCK_ID."""
+    """What the first completion that is not ok means; None when all are. ids: (n,) BLOCK_ID.
+
+    layer_count: layers of a record.
+    """
     failed = np.flatnonzero(completions["status"])
     if not len(failed):
         return None
     first = int(failed[0])
     code, value, limit = (int(completions[name][first]) for name in ("status", "value", "limit"))
-    where = name_block(ids[first], shape)
+    where = name_block(ids[first], shape, layer_count)
     if len(failed) > 1:
         where = f"{where} (and {len(failed) - 1} more of {len(completions)})"
     if code not in spec.Status.__members__.values():
@@ -67,6 +71,7 @@ def error_of(
     if not decoding:
         advice = {
             _S.BAD_SCHEME: "this device does not have the scheme",
+            _S.CODEBOOK_MISMATCH: "the device's codebook is not the one described; load it afresh",
             _S.RECORD_TOO_SMALL: f"the slot needs {shape.slot_bytes} bytes (BlockShape.slot_bytes)",
         }.get(status, "no kernel gives this status when coding: device and package differ")
         return DeviceError(text + advice)
@@ -76,11 +81,13 @@ def error_of(
     return RecordError(text + advice, status=code, value=value, limit=limit)
 
 
-def name_block(row: np.void, shape: BlockShape) -> str:
+def name_block(row: np.void, shape: BlockShape, layer_count: int = 1) -> str:
     """A block in words; row: one BLOCK_ID."""
+    layer = int(row["layer"])
+    layers = f"layers {layer}..{layer + layer_count - 1}" if layer_count > 1 else f"layer {layer}"
     position, head = int(row["first_position"]), int(row["first_head"])
     heads = int(row["heads"]) or shape.heads
     return (
-        f"block of layer {int(row['layer'])}, positions {position}..{position + shape.tokens - 1}, "
+        f"block of {layers}, positions {position}..{position + shape.tokens - 1}, "
         f"heads {head}..{head + heads - 1}"
     )

@@ -37,6 +37,10 @@ class RecordError(SpeckvError, ValueError):
         self.status, self.value, self.limit = status, value, limit
 
 
+class CodebookError(SpeckvError, ValueError):
+    """A codebook is damaged, or was made for another model, dtype or RoPE."""
+
+
 class AbiMismatch(SpeckvError):
     """Library, overlay and runtime were built from different specs."""
 

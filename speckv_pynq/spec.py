@@ -9,7 +9,7 @@ import numpy as np
 
 FORMAT_VERSION: Final = 1
 MAGIC: Final = 0x564B5053
-ABI_ID: Final = 0x4B1D4BF1C37BC8F4
+ABI_ID: Final = 0x0D26D934D3638DDD
 
 AXI_BITS: Final = 512
 LINE_BYTES: Final = 64
@@ -19,9 +19,21 @@ GROUP: Final = 32
 BLOCK_TOKENS: Final = 32
 BLOCK_TOKENS_ALLOWED: Final = (16, 32, 64)
 HEAD_DIM_ALLOWED: Final = (64, 80, 96, 128, 256)
-MAX_BLOCK_BYTES: Final = 131072
+MAX_BLOCK_BYTES: Final = 1048576
 MAX_BATCH: Final = 65536
 MIN_SLOT_BYTES: Final = 64
+ENTROPY_LANES: Final = 32
+ENTROPY_BITS: Final = 12
+ENTROPY_SYMBOLS: Final = 32
+CODEBOOK_CLASSES: Final = 64
+KLT_TABLE_SETS: Final = 4
+KLT_FIXED_MAX: Final = 65535
+KLT_INPUT_MAX: Final = 8191
+KLT_MAC_ROWS: Final = 4
+KLT_MAC_TOKENS: Final = 8
+KLT_ROTATION_BITS: Final = 14
+CODEBOOK_MAGIC: Final = 1129009235
+CODEBOOK_VERSION: Final = 1
 
 
 class Scheme(IntEnum):
@@ -196,6 +208,56 @@ COMPLETION: Final = np.dtype(
         "itemsize": 16,
     }
 )
+CODEBOOK_HEADER: Final = np.dtype(
+    {
+        "names": [
+            "magic",
+            "version",
+            "slots",
+            "fingerprint",
+            "shared_line",
+            "body_line",
+            "rank",
+            "heads",
+            "head_dim",
+            "transforms",
+            "pairs",
+            "classes",
+            "kinds",
+            "apart",
+            "interleaved",
+            "layer_count",
+            "first_layer",
+            "reserved0",
+            "reserved1",
+            "reserved2",
+        ],
+        "formats": [
+            "<u4",
+            "<u2",
+            "<u2",
+            "<u8",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u2",
+            "<u2",
+            "<u2",
+            "<u2",
+            "<u2",
+            "<u1",
+            "<u1",
+            "<u1",
+            "<u1",
+            "<u2",
+            "<u4",
+            "<u8",
+            "<u8",
+        ],
+        "offsets": [0, 4, 6, 8, 16, 20, 24, 28, 30, 32, 34, 36, 38, 39, 40, 41, 42, 44, 48, 56],
+        "itemsize": 64,
+    }
+)
 
 
 class KernelArgument(NamedTuple):
@@ -214,16 +276,20 @@ KERNELS: Final = {
         KernelArgument("records", 512, 0x1C, True, True),
         KernelArgument("descriptors", 512, 0x28, True, False),
         KernelArgument("completions", 128, 0x34, True, True),
-        KernelArgument("count", 32, 0x40, False, False),
-        KernelArgument("abi_id", 64, 0x48, False, False),
+        KernelArgument("codebooks", 512, 0x40, True, False),
+        KernelArgument("count", 32, 0x4C, False, False),
+        KernelArgument("codebook_lines", 32, 0x54, False, False),
+        KernelArgument("abi_id", 64, 0x5C, False, False),
     ),
     "kv_decompress": (
         KernelArgument("records", 512, 0x10, True, False),
         KernelArgument("blocks", 512, 0x1C, True, True),
         KernelArgument("descriptors", 512, 0x28, True, False),
         KernelArgument("completions", 128, 0x34, True, True),
-        KernelArgument("count", 32, 0x40, False, False),
-        KernelArgument("abi_id", 64, 0x48, False, False),
+        KernelArgument("codebooks", 512, 0x40, True, False),
+        KernelArgument("count", 32, 0x4C, False, False),
+        KernelArgument("codebook_lines", 32, 0x54, False, False),
+        KernelArgument("abi_id", 64, 0x5C, False, False),
     ),
 }
 

@@ -19,7 +19,8 @@ HEADER_FAULTS = [
     ("flags", 0x8000, Status.BAD_FLAGS),
     ("reserved0", 1, Status.BAD_FLAGS),
     ("reserved1", 0x80000000, Status.BAD_FLAGS),
-    ("scheme", spec.Scheme.KLT, Status.BAD_SCHEME),
+    ("scheme", spec.Scheme.KLT, Status.CODEBOOK_MISMATCH),  # none is given to the reader
+    ("scheme", max(spec.Scheme) + 1, Status.BAD_SCHEME),
     ("scheme", 255, Status.BAD_SCHEME),
     ("dtype", spec.DType.BF16, Status.SHAPE_MISMATCH),
     ("kinds", spec.Kind.KEY, Status.SHAPE_MISMATCH),

@@ -5,10 +5,12 @@
 
 // The generated tops, as on hardware.
 extern "C" void kv_compress(const ap_uint<512>* blocks, ap_uint<512>* records,
-                            const ap_uint<512>* descriptors, ap_uint<128>* completions, uint32_t count,
+                            const ap_uint<512>* descriptors, ap_uint<128>* completions,
+                            const ap_uint<512>* codebooks, uint32_t count, uint32_t codebook_lines,
                             uint64_t abi_id);
 extern "C" void kv_decompress(const ap_uint<512>* records, ap_uint<512>* blocks,
-                              const ap_uint<512>* descriptors, ap_uint<128>* completions, uint32_t count,
+                              const ap_uint<512>* descriptors, ap_uint<128>* completions,
+                              const ap_uint<512>* codebooks, uint32_t count, uint32_t codebook_lines,
                               uint64_t abi_id);
 
 namespace {
@@ -19,6 +21,8 @@ struct Buffers {
   const void* in;
   void* out;
   uint64_t blocks_bytes, records_bytes;
+  const void* codebooks;
+  uint64_t codebooks_bytes;
 };
 
 // [offset, offset + bytes) inside [0, size): no sum that could wrap.
@@ -37,8 +41,8 @@ Verdict check_bounds(const speckv_descriptor& d, const Buffers& b) {
   return v;
 }
 
-using Top = void (*)(const ap_uint<512>*, ap_uint<512>*, const ap_uint<512>*, ap_uint<128>*, uint32_t,
-                     uint64_t);
+using Top = void (*)(const ap_uint<512>*, ap_uint<512>*, const ap_uint<512>*, ap_uint<128>*,
+                     const ap_uint<512>*, uint32_t, uint32_t, uint64_t);
 using Check = Verdict (*)(const speckv_descriptor&);
 
 // Descriptors that the kernel itself refuses go to it like good ones; only those out of bounds are kept back.
@@ -46,11 +50,16 @@ int32_t run(Top top, Check check, const Buffers& b, const speckv_descriptor* des
             speckv_completion* completions, uint32_t count, uint64_t abi_id) {
   if (count == 0 && abi_id == SPECKV_ABI_ID) return SPECKV_STATUS_OK;
   if (count && (!descriptors || !completions)) return SPECKV_STATUS_OUT_OF_RANGE;
+  // The kernels read its arrays in place; beyond what 32 bits of lines reach there is nothing to read.
+  const uint64_t lines = b.codebooks ? b.codebooks_bytes / SPECKV_LINE_BYTES : 0;
+  if (lines && reinterpret_cast<uintptr_t>(b.codebooks) % SPECKV_LINE_BYTES) return SPECKV_STATUS_MISALIGNED;
+  const uint32_t codebook_lines = uint32_t(lines < UINT32_MAX ? lines : UINT32_MAX);
   const auto launch = [&](uint32_t first, uint32_t n) {
     if (n)
       top(static_cast<const ap_uint<512>*>(b.in), static_cast<ap_uint<512>*>(b.out),
           reinterpret_cast<const ap_uint<512>*>(descriptors + first),
-          reinterpret_cast<ap_uint<128>*>(completions + first), n, abi_id);
+          reinterpret_cast<ap_uint<128>*>(completions + first), static_cast<const ap_uint<512>*>(b.codebooks),
+          n, codebook_lines, abi_id);
   };
   const Verdict batch = speckv::check_batch(count, abi_id);
   if (batch.status) {
@@ -97,18 +106,22 @@ const char* speckv_csim_build_info(void) noexcept {
 }
 
 int32_t speckv_csim_kv_compress(const void* blocks, uint64_t blocks_bytes, void* records,
-                                uint64_t records_bytes, const struct speckv_descriptor* descriptors,
+                                uint64_t records_bytes, const void* codebooks, uint64_t codebooks_bytes,
+                                const struct speckv_descriptor* descriptors,
                                 struct speckv_completion* completions, uint32_t count,
                                 uint64_t abi_id) noexcept {
-  const Buffers b = {blocks, records, blocks ? blocks_bytes : 0, records ? records_bytes : 0};
+  const Buffers b = {blocks,    records,        blocks ? blocks_bytes : 0, records ? records_bytes : 0,
+                     codebooks, codebooks_bytes};
   return run(kv_compress, compress_check, b, descriptors, completions, count, abi_id);
 }
 
 int32_t speckv_csim_kv_decompress(const void* records, uint64_t records_bytes, void* blocks,
-                                  uint64_t blocks_bytes, const struct speckv_descriptor* descriptors,
+                                  uint64_t blocks_bytes, const void* codebooks, uint64_t codebooks_bytes,
+                                  const struct speckv_descriptor* descriptors,
                                   struct speckv_completion* completions, uint32_t count,
                                   uint64_t abi_id) noexcept {
-  const Buffers b = {records, blocks, blocks ? blocks_bytes : 0, records ? records_bytes : 0};
+  const Buffers b = {records,   blocks,         blocks ? blocks_bytes : 0, records ? records_bytes : 0,
+                     codebooks, codebooks_bytes};
   return run(kv_decompress, decompress_check, b, descriptors, completions, count, abi_id);
 }
 

@@ -27,22 +27,37 @@ SPECKV_API const char* speckv_csim_build_info(void) SPECKV_NOEXCEPT;
 /* Run `count` descriptors (at most SPECKV_MAX_BATCH), in order. Return 0, or the status of the call as a
    whole: abi_mismatch, or out_of_range for a bad count or a missing table; then no block or record is
    touched. A descriptor whose bytes would leave a buffer gets status out_of_range (value: the offset's low 32
-   bits, limit: the last offset that fits, or 0) and touches nothing. Base pointers need no alignment; blocks
-   and records must not overlap. Buffers belong to the caller and are not kept. Blocks until all are done. */
+   bits, limit: the last offset that fits, or 0) and touches nothing. Base pointers need no alignment, but
+   that of codebooks (misaligned); blocks and records must not overlap. codebooks: a codebook image, or NULL
+   and 0 bytes where no descriptor has a calibrated scheme; whatever its bytes, nothing outside it is read.
+   Buffers belong to the caller and are not kept. Blocks until all are done. */
 SPECKV_API int32_t speckv_csim_kv_compress(const void* blocks, uint64_t blocks_bytes, void* records,
-                                           uint64_t records_bytes,
+                                           uint64_t records_bytes, const void* codebooks,
+                                           uint64_t codebooks_bytes,
                                            const struct speckv_descriptor* descriptors,
                                            struct speckv_completion* completions, uint32_t count,
                                            uint64_t abi_id) SPECKV_NOEXCEPT;
 
 SPECKV_API int32_t speckv_csim_kv_decompress(const void* records, uint64_t records_bytes, void* blocks,
-                                             uint64_t blocks_bytes,
+                                             uint64_t blocks_bytes, const void* codebooks,
+                                             uint64_t codebooks_bytes,
                                              const struct speckv_descriptor* descriptors,
                                              struct speckv_completion* completions, uint32_t count,
                                              uint64_t abi_id) SPECKV_NOEXCEPT;
 
 /* CRC32C of `bytes` bytes; seed 0 to begin, an earlier result to go on. */
 SPECKV_API uint32_t speckv_csim_crc32c(uint32_t seed, const void* data, uint64_t bytes) SPECKV_NOEXCEPT;
+
+/* For benchmarks: the range coder of klt records alone, results dropped; 0, or the status of the first fault.
+ */
+SPECKV_API int32_t speckv_csim_klt_symbols(const void* records, uint64_t records_bytes, const void* codebooks,
+                                           uint64_t codebooks_bytes,
+                                           const struct speckv_descriptor* descriptors,
+                                           uint32_t count) SPECKV_NOEXCEPT;
+
+/* For benchmarks: nothing but independent 16-bit multiply-accumulates, at the widest vectors that the kernels
+   use here. Returns how many were done; 0 where this build has no such loop. */
+SPECKV_API uint64_t speckv_csim_multiply_adds(uint64_t rounds) SPECKV_NOEXCEPT;
 
 #ifdef __cplusplus
 }

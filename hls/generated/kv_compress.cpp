@@ -2,7 +2,7 @@
 // Codes a batch of blocks: reads K and V once, writes header and payload once, then a completion.
 #include "speckv/kv_compress.hpp"
 
-extern "C" void kv_compress(const ap_uint<512> *blocks, ap_uint<512> *records, const ap_uint<512> *descriptors, ap_uint<128> *completions, uint32_t count, uint64_t abi_id) {
+extern "C" void kv_compress(const ap_uint<512> *blocks, ap_uint<512> *records, const ap_uint<512> *descriptors, ap_uint<128> *completions, const ap_uint<512> *codebooks, uint32_t count, uint32_t codebook_lines, uint64_t abi_id) {
 #pragma HLS INTERFACE m_axi port = blocks bundle = gmem_blocks offset = slave
 #pragma HLS INTERFACE s_axilite port = blocks bundle = control
 #pragma HLS INTERFACE m_axi port = records bundle = gmem_records offset = slave
@@ -11,8 +11,11 @@ extern "C" void kv_compress(const ap_uint<512> *blocks, ap_uint<512> *records, c
 #pragma HLS INTERFACE s_axilite port = descriptors bundle = control
 #pragma HLS INTERFACE m_axi port = completions bundle = gmem_completions offset = slave
 #pragma HLS INTERFACE s_axilite port = completions bundle = control
+#pragma HLS INTERFACE m_axi port = codebooks bundle = gmem_codebooks offset = slave
+#pragma HLS INTERFACE s_axilite port = codebooks bundle = control
 #pragma HLS INTERFACE s_axilite port = count bundle = control
+#pragma HLS INTERFACE s_axilite port = codebook_lines bundle = control
 #pragma HLS INTERFACE s_axilite port = abi_id bundle = control
 #pragma HLS INTERFACE s_axilite port = return bundle = control
-  speckv::kv_compress_batch(blocks, records, descriptors, completions, count, abi_id);
+  speckv::kv_compress_batch(blocks, records, descriptors, completions, codebooks, count, codebook_lines, abi_id);
 }

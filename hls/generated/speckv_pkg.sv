@@ -2,7 +2,7 @@
 package speckv_pkg;
   localparam int unsigned FormatVersion = 1;
   localparam logic [31:0] Magic = 32'h564B5053;
-  localparam logic [63:0] AbiId = 64'h4B1D4BF1C37BC8F4;
+  localparam logic [63:0] AbiId = 64'h0D26D934D3638DDD;
 
   localparam int unsigned AxiBits = 512;
   localparam int unsigned LineBytes = 64;
@@ -10,9 +10,21 @@ package speckv_pkg;
   localparam int unsigned Lanes = 32;
   localparam int unsigned Group = 32;
   localparam int unsigned BlockTokens = 32;
-  localparam int unsigned MaxBlockBytes = 131072;
+  localparam int unsigned MaxBlockBytes = 1048576;
   localparam int unsigned MaxBatch = 65536;
   localparam int unsigned MinSlotBytes = 64;
+  localparam int unsigned EntropyLanes = 32;
+  localparam int unsigned EntropyBits = 12;
+  localparam int unsigned EntropySymbols = 32;
+  localparam int unsigned CodebookClasses = 64;
+  localparam int unsigned KltTableSets = 4;
+  localparam int unsigned KltFixedMax = 65535;
+  localparam int unsigned KltInputMax = 8191;
+  localparam int unsigned KltMacRows = 4;
+  localparam int unsigned KltMacTokens = 8;
+  localparam int unsigned KltRotationBits = 14;
+  localparam int unsigned CodebookMagic = 1129009235;
+  localparam int unsigned CodebookVersion = 1;
 
   localparam logic [7:0] SchemeRaw = 8'd0;
   localparam logic [7:0] SchemeInt8DeltaRle = 8'd1;
@@ -109,6 +121,32 @@ package speckv_pkg;
   } completion_t;
   localparam int unsigned CompletionBytes = 16;
   localparam bit CompletionSizeOk = 1'(1 / int'($bits(completion_t) == 8 * 16));
+
+  // Packed most significant field first, so the last field in memory stands first here.
+  typedef struct packed {
+    logic [63:0] reserved2;
+    logic [63:0] reserved1;
+    logic [31:0] reserved0;
+    logic [15:0] first_layer;
+    logic [7:0] layer_count;
+    logic [7:0] interleaved;
+    logic [7:0] apart;
+    logic [7:0] kinds;
+    logic [15:0] classes;
+    logic [15:0] pairs;
+    logic [15:0] transforms;
+    logic [15:0] head_dim;
+    logic [15:0] heads;
+    logic [31:0] rank;
+    logic [31:0] body_line;
+    logic [31:0] shared_line;
+    logic [63:0] fingerprint;
+    logic [15:0] slots;
+    logic [15:0] version;
+    logic [31:0] magic;
+  } codebook_header_t;
+  localparam int unsigned CodebookHeaderBytes = 64;
+  localparam bit CodebookHeaderSizeOk = 1'(1 / int'($bits(codebook_header_t) == 8 * 64));
 
   localparam int unsigned AddressBits = 89;
   typedef struct packed {

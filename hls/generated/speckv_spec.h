@@ -7,7 +7,7 @@
 
 #define SPECKV_FORMAT_VERSION 1u
 #define SPECKV_MAGIC 0x564B5053u
-#define SPECKV_ABI_ID 0x4B1D4BF1C37BC8F4ull
+#define SPECKV_ABI_ID 0x0D26D934D3638DDDull
 
 #define SPECKV_AXI_BITS 512u
 #define SPECKV_LINE_BYTES 64u
@@ -15,9 +15,21 @@
 #define SPECKV_LANES 32u
 #define SPECKV_GROUP 32u
 #define SPECKV_BLOCK_TOKENS 32u
-#define SPECKV_MAX_BLOCK_BYTES 131072u
+#define SPECKV_MAX_BLOCK_BYTES 1048576u
 #define SPECKV_MAX_BATCH 65536u
 #define SPECKV_MIN_SLOT_BYTES 64u
+#define SPECKV_ENTROPY_LANES 32u
+#define SPECKV_ENTROPY_BITS 12u
+#define SPECKV_ENTROPY_SYMBOLS 32u
+#define SPECKV_CODEBOOK_CLASSES 64u
+#define SPECKV_KLT_TABLE_SETS 4u
+#define SPECKV_KLT_FIXED_MAX 65535u
+#define SPECKV_KLT_INPUT_MAX 8191u
+#define SPECKV_KLT_MAC_ROWS 4u
+#define SPECKV_KLT_MAC_TOKENS 8u
+#define SPECKV_KLT_ROTATION_BITS 14u
+#define SPECKV_CODEBOOK_MAGIC 1129009235u
+#define SPECKV_CODEBOOK_VERSION 1u
 
 enum speckv_scheme {
   SPECKV_SCHEME_RAW = 0,
@@ -69,7 +81,7 @@ struct speckv_record_header {
   uint32_t magic; /* spec magic */
   uint16_t format_version; /* spec format_version */
   uint16_t flags; /* bit set of flags */
-  uint8_t scheme; /* scheme asked for; the raw flag says that the payload is the block itself */
+  uint8_t scheme; /* scheme of the payload; the raw flag says that it is the block itself */
   uint8_t dtype; /* element type of the block */
   uint8_t kinds; /* bit set of kinds */
   uint8_t layer_count; /* consecutive layers in this record */
@@ -105,7 +117,7 @@ struct speckv_descriptor {
   uint8_t dtype; /* as in the record header */
   uint8_t kinds; /* as in the record header */
   uint8_t layer_count; /* as in the record header */
-  uint16_t codebook_slot; /* on-chip table set of a calibrated scheme */
+  uint16_t codebook_slot; /* header of the codebook image that a calibrated scheme uses */
 };
 
 struct speckv_completion {
@@ -114,6 +126,29 @@ struct speckv_completion {
   uint32_t record_bytes; /* header + payload, padded to whole lines; 0 unless ok */
   uint32_t value; /* the offending value (its low 32 bits), where status is an error */
   uint32_t limit; /* what it should have been, or its bound (low 32 bits) */
+};
+
+struct speckv_codebook_header {
+  uint32_t magic; /* spec codebook_magic */
+  uint16_t version; /* spec codebook_version */
+  uint16_t slots; /* headers that the image begins with, one a line */
+  uint64_t fingerprint; /* of the whole codebook; stands in every record made with it */
+  uint32_t shared_line; /* where the sections shared by all units begin, in lines of the image */
+  uint32_t body_line; /* where the sections of this unit begin, in lines of the image */
+  uint32_t rank; /* components of all transforms together */
+  uint16_t heads; /* heads of a record: KV heads times layers */
+  uint16_t head_dim; /* elements of one head */
+  uint16_t transforms; /* independent transforms that the channels are divided among */
+  uint16_t pairs; /* rotated pairs of a head; 0: keys are not rotated */
+  uint16_t classes; /* entropy tables */
+  uint8_t kinds; /* bit set of kinds */
+  uint8_t apart; /* 1: K and V have transforms of their own */
+  uint8_t interleaved; /* 1: a pair is (2i, 2i + 1); 0: (i, i + pairs) */
+  uint8_t layer_count; /* consecutive layers of a record */
+  uint16_t first_layer; /* index of the first layer */
+  uint32_t reserved0; /* zero */
+  uint64_t reserved1; /* zero */
+  uint64_t reserved2; /* zero */
 };
 
 #ifdef __cplusplus
@@ -166,6 +201,27 @@ SPECKV_STATIC_ASSERT(offsetof(struct speckv_completion, flags) == 2, "completion
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_completion, record_bytes) == 4, "completion.record_bytes offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_completion, value) == 8, "completion.value offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_completion, limit) == 12, "completion.limit offset");
+SPECKV_STATIC_ASSERT(sizeof(struct speckv_codebook_header) == 64, "codebook_header size");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_codebook_header, magic) == 0, "codebook_header.magic offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_codebook_header, version) == 4, "codebook_header.version offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_codebook_header, slots) == 6, "codebook_header.slots offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_codebook_header, fingerprint) == 8, "codebook_header.fingerprint offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_codebook_header, shared_line) == 16, "codebook_header.shared_line offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_codebook_header, body_line) == 20, "codebook_header.body_line offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_codebook_header, rank) == 24, "codebook_header.rank offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_codebook_header, heads) == 28, "codebook_header.heads offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_codebook_header, head_dim) == 30, "codebook_header.head_dim offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_codebook_header, transforms) == 32, "codebook_header.transforms offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_codebook_header, pairs) == 34, "codebook_header.pairs offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_codebook_header, classes) == 36, "codebook_header.classes offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_codebook_header, kinds) == 38, "codebook_header.kinds offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_codebook_header, apart) == 39, "codebook_header.apart offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_codebook_header, interleaved) == 40, "codebook_header.interleaved offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_codebook_header, layer_count) == 41, "codebook_header.layer_count offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_codebook_header, first_layer) == 42, "codebook_header.first_layer offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_codebook_header, reserved0) == 44, "codebook_header.reserved0 offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_codebook_header, reserved1) == 48, "codebook_header.reserved1 offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_codebook_header, reserved2) == 56, "codebook_header.reserved2 offset");
 
 /* Virtual KV address: 89 bits in two words. Fields outside their width are cut. */
 struct speckv_address {

@@ -15,12 +15,15 @@ from transformers import DynamicCache
 from speckv_pynq import spec
 from speckv_pynq.bench.general import GENERAL, general_cases
 from speckv_pynq.bench.models import Loaded, forward
-from speckv_pynq.codec import BlockShape, Codec, block_ids
+from speckv_pynq.codebook import Codebook
+from speckv_pynq.codec import BlockShape, Codec, LoadedCodebook, block_ids
 from speckv_pynq.device import Device, open_device
+from speckv_pynq.errors import CodebookError
 
 SINKS = 4
-SCHEMES = (spec.Scheme.RAW, spec.Scheme.INT8_DELTA_RLE, spec.Scheme.INT4)
-CASES = 1 + len(SCHEMES) + GENERAL  # memcpy too
+EXACT = (spec.Scheme.RAW, spec.Scheme.LOSSLESS)
+SCHEMES = (*EXACT, spec.Scheme.INT8_DELTA_RLE, spec.Scheme.INT4)
+CASES = 2 + len(SCHEMES) + GENERAL  # memcpy too, and klt
 Blocks = npt.NDArray[np.float16]
 
 
@@ -63,11 +66,19 @@ def cache_blocks(loaded: Loaded, ids: torch.Tensor, block_tokens: int) -> Blocks
 
 
 def measure(
-    blocks: Blocks, repeats: int, progress: Callable[[], None] = lambda: None
+    blocks: Blocks,
+    repeats: int,
+    codebook: Codebook | None = None,
+    progress: Callable[[], None] = lambda: None,
 ) -> list[Rate]:
-    """Rates of memcpy, every scheme and every general-purpose codec installed, interleaved over `repeats` rounds."""
+    """Rates of memcpy, every scheme and every general-purpose codec installed, interleaved over `repeats` rounds.
+
+    Scheme klt only with a codebook.
+    """
     with open_device("csim", num_engines=1) as device:
         cases = [_memcpy(blocks), *(_scheme(device, blocks, scheme) for scheme in SCHEMES)]
+        if codebook is not None:
+            cases.append(_klt(device, blocks, codebook))
         # A layer at a time: far more than a block, which is to their advantage in ratio and in cost per call.
         cases += [Case(c.name, True, c.encode, c.decode) for c in general_cases(list(blocks))]
         return _run(cases, blocks.nbytes, repeats, progress)
@@ -117,13 +128,19 @@ class _SchemePart:
     """One scheme over some heads of the whole data, in one call: one table of descriptors."""
 
     def __init__(
-        self, device: Device, blocks: Blocks, scheme: spec.Scheme, first_head: int
+        self,
+        device: Device,
+        blocks: Blocks,
+        scheme: spec.Scheme,
+        first_head: int = 0,
+        codebook: LoadedCodebook | None = None,
     ) -> None:
         layers, n, _, tokens, heads, head_dim = blocks.shape
         count = layers * n
         shape = BlockShape(tokens, heads, head_dim, spec.DType.FP16)
-        self._codec = Codec(device, shape, scheme)
-        layer, position = np.repeat(np.arange(layers), n), np.tile(np.arange(n) * tokens, layers)
+        self._codec = Codec(device, shape, scheme, 0, codebook)
+        layer = np.repeat(np.arange(layers) * self._codec.layer_count, n)
+        position = np.tile(SINKS + np.arange(n) * tokens, layers)
         self._ids = block_ids(layer, position, first_head, heads)
         self._at = np.arange(count) * shape.block_bytes
         self._slots = np.arange(count) * shape.slot_bytes
@@ -150,6 +167,21 @@ class _SchemePart:
         return int(np.count_nonzero(self._flags & spec.Flag.RAW))
 
 
+def _klt(device: Device, blocks: Blocks, codebook: Codebook) -> Case:
+    """Blocks as the codebook wants them: of `layer_count` layers each."""
+    layers, n, kinds, tokens, heads, head_dim = blocks.shape
+    each = codebook.layer_count
+    if layers % each:
+        raise CodebookError(f"the codebook joins {each} layers, the cache has {layers}")
+    joined = blocks.reshape(layers // each, each, n, kinds, tokens, heads, head_dim)
+    joined = joined.transpose(0, 2, 3, 4, 1, 5, 6).reshape(
+        layers // each, n, kinds, tokens, each * heads, head_dim
+    )
+    loaded = LoadedCodebook(device, codebook)
+    part = _SchemePart(device, joined, spec.Scheme.KLT, codebook=loaded)
+    return Case("klt", False, part.encode, part.decode, part.raw_fallbacks)
+
+
 def _scheme(device: Device, blocks: Blocks, scheme: spec.Scheme) -> Case:
     """Blocks over the kernels' limit come in parts, by head."""
     _, _, _, tokens, heads, head_dim = blocks.shape
@@ -164,7 +196,7 @@ def _scheme(device: Device, blocks: Blocks, scheme: spec.Scheme) -> Case:
 
     return Case(
         scheme.name.lower(),
-        scheme == spec.Scheme.RAW,
+        scheme in EXACT,
         lambda: sum(part.encode() for part in parts),
         decode,
         lambda: sum(part.raw_fallbacks() for part in parts),

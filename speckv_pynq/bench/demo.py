@@ -1,9 +1,10 @@
-"""The demo's run: one long prompt, one continuation, an exact cache and a coded one side by side."""
+"""The demo's run: one long prompt, one continuation, an exact cache and coded ones side by side."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -55,22 +56,21 @@ class Hits:
 
 
 @dataclass(frozen=True)
-class Result:
-    """Everything that the demo shows.
+class Coded:
+    """What one coded cache did.
 
     quality: its interval treats chunks of one block as independent; timeline: after the prompt and after each step.
+    same_tokens: first generated tokens that are those of the exact cache. codebook_bytes: 0 without one.
     """
 
     config: CacheConfig
-    settings: Settings
     quality: Quality
-    exact: Lane
-    coded: Lane
+    lane: Lane
     timeline: tuple[CacheStats, ...]
     hits: Hits
-    texts: tuple[str, str]
-    seconds: float
-    peak_rss_bytes: int
+    text: str
+    same_tokens: int
+    codebook_bytes: int
 
     @property
     def stats(self) -> CacheStats:
@@ -82,7 +82,6 @@ class Result:
         stats = self.stats
         return {
             "scheme": self.config.scheme,
-            **asdict(self.settings),
             "ratio_records": stats.ratio_records,
             "ratio_held": stats.ratio_held,
             "fp16_bytes": stats.fp16_bytes,
@@ -90,20 +89,43 @@ class Result:
             "l1_bytes": stats.tiers.l1_bytes,
             "l2_bytes": stats.tiers.l2_bytes,
             "workspace_bytes": stats.workspace_bytes,
+            "codebook_bytes": self.codebook_bytes,
             "raw_fallbacks": stats.tiers.raw_fallbacks,
+            "int4_fallbacks": stats.tiers.int4_fallbacks,
             **{k: v for k, v in asdict(self.quality).items() if k not in ("tokens", "sequences")},
             "scored_tokens": self.quality.tokens,
-            "same_tokens": same_prefix(self.exact.tokens, self.coded.tokens),
-            "generated_tokens": len(self.coded.tokens),
-            "tokens_per_s": self.coded.tokens_per_s,
-            "exact_tokens_per_s": self.exact.tokens_per_s,
-            "prefill_s": self.coded.prefill_s,
-            "exact_prefill_s": self.exact.prefill_s,
+            "same_tokens": self.same_tokens,
+            "generated_tokens": len(self.lane.tokens),
+            "tokens_per_s": self.lane.tokens_per_s,
+            "prefill_s": self.lane.prefill_s,
             "hits": {**asdict(self.hits), "l1_share": self.hits.l1_share},
+            "text": self.text,
+        }
+
+
+@dataclass(frozen=True)
+class Result:
+    """Everything that the demo shows: the exact cache and the coded ones, in the order asked for."""
+
+    settings: Settings
+    exact: Lane
+    exact_text: str
+    coded: tuple[Coded, ...]
+    seconds: float
+    peak_rss_bytes: int
+
+    def report(self) -> dict[str, Any]:
+        """The figures for JSON: those of the first coded cache, and of each under `results`."""
+        reports = [coded.report() for coded in self.coded]
+        return {
+            **reports[0],
+            **asdict(self.settings),
+            "exact_tokens_per_s": self.exact.tokens_per_s,
+            "exact_prefill_s": self.exact.prefill_s,
             "peak_rss_mb": self.peak_rss_bytes / 1e6,
             "seconds": self.seconds,
-            "text": self.texts[1],
-            "exact_text": self.texts[0],
+            "exact_text": self.exact_text,
+            "results": reports,
         }
 
 
@@ -111,46 +133,60 @@ class Result:
 def run(
     loaded: Loaded,
     text: str,
-    config: CacheConfig,
+    configs: Sequence[CacheConfig],
     settings: Settings,
     step: Step = lambda stage, done: None,
 ) -> Result:
-    """Prompt, `new_tokens` greedy tokens on both caches, then the text's own continuation scored through both."""
+    """Prompt, `new_tokens` greedy tokens on all caches, then the text's own continuation scored through them."""
     started = time.perf_counter()
     prompt, text_end, rest = _prompt(loaded, text, settings)
     final = len(prompt) + settings.new_tokens
-    config = replace(
-        config, l1_bytes=l1_share_bytes(loaded.model, config, final, settings.l1_share)
-    )
-    model = loaded.model
+    model, share = loaded.model, settings.l1_share
+    configs = [replace(c, l1_bytes=l1_share_bytes(model, c, final, share)) for c in configs]
     exact = Lane("exact", DynamicCache(config=model.config))
-    with SpecKVCache.for_model(model, config) as cache:
-        coded = Lane(config.scheme, cache)
-        for lane in (exact, coded):
+    with ExitStack() as stack:
+        caches = [stack.enter_context(SpecKVCache.for_model(model, c)) for c in configs]
+        lanes = [
+            exact,
+            *(Lane(c.scheme, cache) for c, cache in zip(configs, caches, strict=True)),
+        ]
+        for lane in lanes:
             lane.prefill(model, prompt)
             step("prompt", len(prompt))
-        timeline = [cache.stats()]
+        timelines = [[cache.stats()] for cache in caches]
 
         def after_step() -> None:
-            timeline.append(cache.stats())
+            for cache, timeline in zip(caches, timelines, strict=True):
+                timeline.append(cache.stats())
             step("generate", 1)
 
-        decode(model, [exact, coded], settings.new_tokens, after_step=after_step)
+        decode(model, lanes, settings.new_tokens, after_step=after_step)
         peak = machine.peak_rss_bytes()  # scoring needs memory for logits that generation does not
-        for lane in (exact, coded):
+        for lane in lanes:
             lane.cache.crop(text_end - lane.cache.get_seq_length())
         scored = score_text(
-            model, rest[None], exact.cache, [cache], config, lambda n: step("score", n)
+            model, rest[None], exact.cache, caches, configs[0], lambda n: step("score", n)
         )
+        coded = [
+            Coded(
+                config=config,
+                quality=Quality.of(sums[:, 0], seed=0),
+                lane=lane,
+                timeline=tuple(timeline),
+                hits=_hits(timeline[0], timeline[-1]),
+                text=loaded.tokenizer.decode(lane.tokens),
+                same_tokens=same_prefix(exact.tokens, lane.tokens),
+                codebook_bytes=cache.codebook_bytes,
+            )
+            for config, sums, lane, cache, timeline in zip(
+                configs, scored, lanes[1:], caches, timelines, strict=True
+            )
+        ]
     return Result(
-        config=config,
         settings=settings,
-        quality=Quality.of(scored[0][:, 0], seed=0),
         exact=exact,
-        coded=coded,
-        timeline=tuple(timeline),
-        hits=_hits(timeline[0], timeline[-1]),
-        texts=tuple(loaded.tokenizer.decode(lane.tokens) for lane in (exact, coded)),  # type: ignore[arg-type]
+        exact_text=loaded.tokenizer.decode(exact.tokens),
+        coded=tuple(coded),
         seconds=time.perf_counter() - started,
         peak_rss_bytes=peak,
     )

@@ -11,18 +11,21 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 
+from speckv_pynq.bench.contenders import Contender, Cut, Sizes
+from speckv_pynq.bench.ledger import Ledger
 from speckv_pynq.bench.models import Loaded, forward
 from speckv_pynq.bench.quality import Floats, Quality, chunks, score
-from speckv_pynq.errors import ConfigError
-from speckv_pynq.integrations.transformers import CacheConfig, CacheStats, SpecKVCache
+from speckv_pynq.errors import DependencyMissing
 
 Progress = Callable[[int], None]  # takes tokens scored since the last call
+PROBE_BLOCKS = 8  # what a foreign cache is tried on, in blocks: past its 128 exact tokens
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One scheme's result. Ratios as in CacheStats, over the bytes of all batches at their ends."""
+    """One contender's result. Ratios as in CacheStats, over the bytes of all batches at their ends."""
 
+    name: str
     scheme: str
     quality: Quality
     ratio_records: float
@@ -30,62 +33,85 @@ class Evaluation:
     raw_fallbacks: int
     blocks: int
 
-
-@dataclass
-class _Sizes:
-    fp16: int = 0
-    held: int = 0
-    block_fp16: int = 0
-    records: int = 0
-    raw_fallbacks: int = 0
-    blocks: int = 0
-
-    def add(self, stats: CacheStats) -> None:
-        self.fp16 += stats.fp16_bytes
-        self.held += stats.held_bytes
-        self.block_fp16 += stats.tiers.block_fp16_bytes
-        self.records += stats.tiers.record_bytes
-        self.raw_fallbacks += stats.tiers.raw_fallbacks
-        self.blocks += stats.tiers.blocks
+    @classmethod
+    def of(cls, contender: Contender, sums: Sequence[Floats], size: Sizes, seed: int) -> Evaluation:
+        """sums: (rows, SUMS) of each batch."""
+        return cls(
+            name=contender.name,
+            scheme=contender.scheme,
+            quality=Quality.of(np.concatenate(sums), seed),
+            ratio_records=size.block_fp16 / max(1, size.records),
+            ratio_held=size.fp16 / max(1, size.held),
+            raw_fallbacks=size.raw_fallbacks,
+            blocks=size.blocks,
+        )
 
 
 @torch.inference_mode()
 def evaluate(
     loaded: Loaded,
     sequences: torch.Tensor,
-    configs: Sequence[CacheConfig],
+    contenders: Sequence[Contender],
+    cut: Cut,
     *,
     batch: int,
     seed: int,
+    ledger: Ledger,
     progress: Progress = lambda tokens: None,
 ) -> list[Evaluation]:
-    """Results in the order of `configs`, which must cut blocks alike. sequences: (n, context) int64.
+    """Results in the order of `contenders`, whose blocks are as `cut` says. sequences: (n, context) int64.
 
-    All caches take chunks of one block, so nothing but the coding differs between them and the exact one.
+    All caches take chunks of one block, so nothing but the coding differs between them and the exact one, which goes
+    through each batch once. What `ledger` holds already is not measured again; it is saved after each batch.
     """
-    if len({(c.sinks, c.recent, c.block_tokens) for c in configs}) != 1:
-        raise ConfigError("schemes evaluated together need the same sinks, recent and block_tokens")
-    sums: list[list[Floats]] = [[] for _ in configs]
-    sizes = [_Sizes() for _ in configs]
-    for rows in sequences.tensor_split(-(-len(sequences) // batch)):  # as equal as possible
+    identities = [contender.identity() for contender in contenders]
+    batches = sequences.tensor_split(-(-len(sequences) // batch))  # as equal as possible
+    for i, rows in enumerate(batches):
+        missing = ledger.missing(identities, i)
+        if not missing:
+            progress(len(rows) * (rows.shape[1] - 1))
+            continue
         with ExitStack() as stack:
-            caches = [stack.enter_context(SpecKVCache.for_model(loaded.model, c)) for c in configs]
+            caches = [stack.enter_context(contenders[j].open(loaded.model)) for j in missing]
             exact = DynamicCache(config=loaded.model.config)
-            scored = score_text(loaded.model, rows, exact, caches, configs[0], progress)
-            for i, cache in enumerate(caches):
-                sums[i].append(scored[i].sum(0))
-                sizes[i].add(cache.stats())
-    return [
-        Evaluation(
-            scheme=config.scheme,
-            quality=Quality.of(np.concatenate(part), seed),
-            ratio_records=size.block_fp16 / max(1, size.records),
-            ratio_held=size.fp16 / max(1, size.held),
-            raw_fallbacks=size.raw_fallbacks,
-            blocks=size.blocks,
-        )
-        for config, part, size in zip(configs, sums, sizes, strict=True)
-    ]
+            scored = score_text(loaded.model, rows, exact, caches, cut, progress)
+            for j, cache, sums in zip(missing, caches, scored, strict=True):
+                ledger.add(identities[j], i, sums.sum(0), contenders[j].sizes(cache))
+        ledger.save()
+    results = []
+    for contender, identity in zip(contenders, identities, strict=True):
+        parts = [ledger.get(identity, i) for i in range(len(batches))]
+        size = sum((sizes for _, sizes in parts), Sizes())
+        results.append(Evaluation.of(contender, [sums for sums, _ in parts], size, seed))
+    return results
+
+
+@torch.inference_mode()
+def usable(
+    loaded: Loaded, rows: torch.Tensor, contenders: Sequence[Contender], cut: Cut
+) -> tuple[list[Contender], dict[str, str]]:
+    """Those that work here, and why the others do not: each foreign one reads the beginning of `rows`, (n, tokens)."""
+    works: list[Contender] = []
+    why: dict[str, str] = {}
+    end = min(rows.shape[1], PROBE_BLOCKS * cut.block_tokens)
+    bounds = list(chunks(0, end, cut.sinks + cut.recent, cut.block_tokens))
+    for contender in contenders:
+        try:
+            if not contender.ours:
+                with contender.open(loaded.model) as cache:
+                    for (
+                        low,
+                        high,
+                    ) in bounds:  # those of the run: hqq packs some numbers of tokens only
+                        ids = rows[:1, low:high].to(loaded.model.device)
+                        forward(loaded.model, ids, cache, last=1)
+        except DependencyMissing as error:
+            why[contender.name] = str(error)
+        except Exception as error:  # whatever foreign code raises costs its own line, not the run
+            why[contender.name] = f"failed: {error!r}"
+        else:
+            works.append(contender)
+    return works, why
 
 
 def score_text(
@@ -93,7 +119,7 @@ def score_text(
     rows: torch.Tensor,
     exact: Any,
     caches: Sequence[Any],
-    config: CacheConfig,
+    cut: Cut,
     progress: Progress = lambda tokens: None,
 ) -> list[Floats]:
     """(chunks, rows, SUMS) of each cache against `exact`; all hold the same tokens already, or none.
@@ -102,8 +128,8 @@ def score_text(
     """
     sums: list[list[Floats]] = [[] for _ in caches]
     past, end = exact.get_seq_length(), rows.shape[1]
-    uncoded = config.sinks + config.recent
-    for low, high in chunks(past, past + end, uncoded, config.block_tokens):
+    uncoded = cut.sinks + cut.recent
+    for low, high in chunks(past, past + end, uncoded, cut.block_tokens):
         ids = rows[:, low - past : high - past].to(model.device)
         targets = rows[:, low - past + 1 : high - past + 1].to(model.device)
         scored = targets.shape[1]

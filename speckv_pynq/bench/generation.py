@@ -14,6 +14,7 @@ from transformers import DynamicCache
 from speckv_pynq.bench.budgets import l1_share_bytes
 from speckv_pynq.bench.decoding import Lane, decode
 from speckv_pynq.bench.models import Loaded
+from speckv_pynq.codebook import Codebook
 from speckv_pynq.integrations.transformers import CacheConfig, SpecKVCache
 
 CASES = (  # name, scheme, share of the blocks that L1 holds
@@ -21,6 +22,7 @@ CASES = (  # name, scheme, share of the blocks that L1 holds
     ("quarter_int4", "int4", 0.25),
     ("quarter_raw", "raw", 0.25),
 )
+CALIBRATED_CASES = (("all_l1_klt", "klt", 1.0), ("quarter_klt", "klt", 0.25))
 WARM_UP_STEPS = 2
 
 
@@ -42,16 +44,20 @@ def measure(
     prompt: torch.Tensor,
     new_tokens: int,
     config: CacheConfig,
+    codebook: Codebook | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> list[Speed]:
-    """DynamicCache first, then CASES. All are fed the same tokens; prompt: (tokens,) int64."""
+    """DynamicCache first, then CASES, then CALIBRATED_CASES with the codebook, if one is given.
+
+    All are fed the same tokens; prompt: (tokens,) int64.
+    """
     model = loaded.model
     exact = Lane("DynamicCache", DynamicCache(config=model.config))
     final = len(prompt) + new_tokens + WARM_UP_STEPS
     with ExitStack() as stack:
         lanes = [exact]
-        for name, scheme, share in CASES:
-            chosen = replace(config, scheme=scheme)
+        for name, scheme, share in cases(codebook):
+            chosen = replace(config, scheme=scheme, codebook=codebook if scheme == "klt" else None)
             chosen = replace(chosen, l1_bytes=l1_share_bytes(model, chosen, final, share))
             cache = stack.enter_context(SpecKVCache.for_model(model, chosen))
             lanes.append(Lane(name, cache))
@@ -64,6 +70,11 @@ def measure(
             lane.step_s.clear()
         decode(model, lanes, new_tokens, forced=True, after_step=progress)
         return [_speed(lane, exact, before[lane.name]) for lane in lanes]
+
+
+def cases(codebook: Codebook | None) -> list[tuple[str, str, float]]:
+    """What is measured beside DynamicCache: name, scheme, share of the blocks that L1 holds."""
+    return [*CASES, *(CALIBRATED_CASES if codebook is not None else ())]
 
 
 def _speed(lane: Lane, exact: Lane, before: tuple[int, int]) -> Speed:

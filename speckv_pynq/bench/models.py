@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from speckv_pynq.errors import ConfigError
@@ -40,6 +41,12 @@ class Loaded:
     def dtype(self) -> str:
         """Name of the weights' dtype, as in DTYPES."""
         return {dtype: name for name, dtype in DTYPES.items()}.get(self.model.dtype, "?")
+
+    @property
+    def processor(self) -> str:
+        """What the model runs on: "cpu", or the name of a CUDA device."""
+        device = self.model.device
+        return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device.type)
 
     def encode(self, text: str) -> torch.Tensor:
         """Token ids of a text, (tokens,) int64, without special tokens."""
@@ -104,6 +111,33 @@ def read_texts(paths: Sequence[Path]) -> str:
         raise ConfigError(f"text {error.filename!r}: {error.strerror}") from error
 
 
+def read_ids(loaded: Loaded, paths: Sequence[Path]) -> list[torch.Tensor]:
+    """Token ids of files: of all texts joined, then of each .npy, or of each row of it; (tokens,) int64 each."""
+    arrays = [path for path in paths if path.suffix == ".npy"]
+    texts = [path for path in paths if path.suffix != ".npy"]
+    out = [loaded.encode(read_texts(texts))] if texts else []
+    vocabulary = loaded.model.config.get_text_config(decoder=True).vocab_size
+    for path in arrays:
+        out += _read_array(path, vocabulary)
+    return out
+
+
+def _read_array(path: Path, vocabulary: int) -> list[torch.Tensor]:
+    try:
+        ids = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: not an array of token ids: {error}") from error
+    if ids.dtype.kind not in "iu" or ids.ndim not in (1, 2) or not ids.size:
+        raise ConfigError(
+            f"{path}: {ids.shape} {ids.dtype}, not (tokens,) or (texts, tokens) integers"
+        )
+    if ids.max() >= vocabulary or ids.min() < 0:
+        raise ConfigError(
+            f"{path}: ids {ids.min()}..{ids.max()}, the model's are 0..{vocabulary - 1}"
+        )
+    return list(torch.from_numpy(np.atleast_2d(ids.astype(np.int64))))
+
+
 @functools.lru_cache(maxsize=4)  # once a model class, not once a token
 def _cache_argument(kind: Any) -> str:
     """transformers 5.2x renames past_key_values to cache, and warns about the old name."""
@@ -124,14 +158,20 @@ def need_tokens(ids: torch.Tensor, tokens: int, what: str) -> torch.Tensor:
     return ids[:tokens]
 
 
-def sequences(ids: torch.Tensor, context: int, max_tokens: int | None, seed: int) -> torch.Tensor:
-    """Distinct pieces of a text, (n, context) int64, drawn with `seed`: of all of it, not of its beginning.
+def sequences(
+    ids: torch.Tensor | Sequence[torch.Tensor], context: int, max_tokens: int | None, seed: int
+) -> torch.Tensor:
+    """Distinct pieces of texts, (n, context) int64, drawn with `seed`: of all of them, not of their beginnings.
 
+    ids: (tokens,) of a text, or of several; no piece holds tokens of two.
     max_tokens: n is the least that scores so many tokens (a piece of `context` scores context - 1), if there are.
     """
-    whole = len(ids) // context
-    if not whole:
-        raise ConfigError(f"the text has {len(ids)} tokens, fewer than one context of {context}")
-    wanted = whole if max_tokens is None else math.ceil(max_tokens / (context - 1))
-    order = torch.randperm(whole, generator=torch.Generator().manual_seed(seed))
-    return ids[: whole * context].view(whole, context)[order[: max(1, wanted)]]
+    texts = [ids] if isinstance(ids, torch.Tensor) else ids
+    pieces = torch.cat([text[: len(text) // context * context].view(-1, context) for text in texts])
+    if not len(pieces):
+        raise ConfigError(
+            f"the text has {max(map(len, texts))} tokens, fewer than one context of {context}"
+        )
+    wanted = len(pieces) if max_tokens is None else math.ceil(max_tokens / (context - 1))
+    order = torch.randperm(len(pieces), generator=torch.Generator().manual_seed(seed))
+    return pieces[order[: max(1, wanted)]]

@@ -5,14 +5,22 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from speckv_pynq.cli import bench_codec, bench_generate, bench_memory, options
+from speckv_pynq.cli import (
+    bench_ablation,
+    bench_codec,
+    bench_generate,
+    bench_lossless,
+    bench_memory,
+    options,
+)
 from speckv_pynq.cli.output import Output
 
-BENCHES = (bench_codec, bench_generate, bench_memory)
+BENCHES = (bench_codec, bench_generate, bench_lossless, bench_memory)
+ON_REQUEST = (bench_ablation,)  # not part of `all`: it needs texts, and a GPU or an hour
 
 DESCRIPTION = """\
 Measurements on this machine. Figures that are compared with one another come from the same run, interleaved, as
-medians. Without a name all of them run.
+medians. Without a name all of them run, but ablation.
 """
 EPILOG = """\
 examples:
@@ -26,7 +34,7 @@ def register(commands: options.Commands) -> None:
         "bench", help="speed and memory on this machine", description=DESCRIPTION, epilog=EPILOG
     )
     benches = parser.add_subparsers(dest="bench", metavar="BENCH", required=True)
-    for bench in BENCHES:
+    for bench in (*BENCHES, *ON_REQUEST):
         bench.register(benches)
     everything = benches.add_parser("all", help="all of these, with their defaults")
     options.add_json(everything)

@@ -16,7 +16,7 @@ NAME = "codec"
 DESCRIPTION = """\
 Encodes and decodes the cache of a real text (FP16, sinks left out) with every scheme on one csim engine, beside memcpy,
 zstd, lz4 and blosc2 on one thread. Schemes code blocks of 32 tokens; the general-purpose codecs get a whole layer at a
-time. Rounds are interleaved; medians. Speeds count FP16 bytes.
+time. klt only where there is a codebook for the model. Rounds are interleaved; medians. Speeds count FP16 bytes.
 """
 EPILOG = """\
 examples:
@@ -54,6 +54,7 @@ def register(benches: options.Commands) -> None:
         metavar="FILE",
         help="default: Python's own documentation",
     )
+    options.add_codebook(parser)
     options.add_model(parser)
     options.add_json(parser)
     parser.set_defaults(run=run)
@@ -73,8 +74,9 @@ def measure(arguments: argparse.Namespace, output: Output) -> dict[str, Any]:
         text = models.read_texts([arguments.text]) if arguments.text else models.prose(tokens)
         ids = models.need_tokens(loaded.encode(text), tokens, "the text")
         blocks = codec.cache_blocks(loaded, ids, spec.BLOCK_TOKENS)
+        codebook = options.codebook(arguments, loaded.model)
     with output.progress("measuring codecs", (arguments.repeats + 1) * codec.CASES) as advance:
-        rates = codec.measure(blocks, arguments.repeats, advance)
+        rates = codec.measure(blocks, arguments.repeats, codebook, advance)
     count = blocks.shape[0] * blocks.shape[1]
     rows = [
         (
@@ -98,6 +100,7 @@ def measure(arguments: argparse.Namespace, output: Output) -> dict[str, Any]:
         "model": loaded.name,
         "bytes": blocks.nbytes,
         "blocks": count,
+        "codebook": None if codebook is None else f"{codebook.fingerprint:016x}",
         "repeats": arguments.repeats,
         "results": [asdict(rate) for rate in rates],
     }

@@ -14,14 +14,16 @@ NAME = "generate"
 
 DESCRIPTION = """\
 Decodes the same tokens on DynamicCache and on three SpecKV caches (int4 with everything in L1, int4 and raw with a
-quarter of the blocks there), a token each in turn; tokens a second by the median step.
+quarter of the blocks there), and klt as int4 where there is a codebook for the model; a token each in turn; tokens
+a second by the median step.
 """
 EPILOG = """\
 examples:
   speckv bench generate
   speckv bench generate --prompt-tokens 4096 --new-tokens 64 --json generate.json
 
-JSON keys: all_l1_ratio, quarter_int4_ratio, quarter_raw_ratio (to DynamicCache's tokens/s in this run); `results`.
+JSON keys: all_l1_ratio, quarter_int4_ratio, quarter_raw_ratio, all_l1_klt_ratio, quarter_klt_ratio (to DynamicCache's
+tokens/s in this run); `results`.
 """
 
 
@@ -37,6 +39,7 @@ def register(benches: options.Commands) -> None:
             metavar="N",
             help=f"tokens {what}; default: %(default)s",
         )
+    options.add_codebook(parser)
     options.add_model(parser)
     options.add_cache(parser)
     options.add_json(parser)
@@ -54,12 +57,13 @@ def measure(arguments: argparse.Namespace, output: Output) -> dict[str, Any]:
     config = options.cache_config(arguments, "int4")
     with output.waiting("loading the model"):
         loaded = models.load(arguments.model, arguments.dtype, arguments.compute)
+    codebook = options.codebook(arguments, loaded.model)
     prompt = models.need_tokens(
         loaded.encode(models.prose(arguments.prompt_tokens)), arguments.prompt_tokens, "the text"
     )
-    steps = len(generation.CASES) + 1 + arguments.new_tokens
-    with output.progress("generating on four caches", steps) as advance:
-        speeds = generation.measure(loaded, prompt, arguments.new_tokens, config, advance)
+    caches = len(generation.cases(codebook)) + 1
+    with output.progress(f"generating on {caches} caches", caches + arguments.new_tokens) as step:
+        speeds = generation.measure(loaded, prompt, arguments.new_tokens, config, codebook, step)
     rows = [
         (
             speed.name,

@@ -30,7 +30,7 @@ def register(benches: options.Commands) -> None:
     parser = benches.add_parser(
         NAME, help="memory measured beside memory counted", description=DESCRIPTION, epilog=EPILOG
     )
-    options.add_scheme(parser)
+    options.add_scheme(parser, calibrated=False)
     numbers = (
         ("tokens", 32768, "of the cache"),
         ("layers", 30, ""),

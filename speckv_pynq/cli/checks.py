@@ -16,9 +16,10 @@ from pathlib import Path
 from speckv_pynq import spec
 from speckv_pynq.block import BlockShape
 from speckv_pynq.cli.options import SCHEMES
-from speckv_pynq.codec import Codec
+from speckv_pynq.codec import Codec, LoadedCodebook
 from speckv_pynq.device import Device, library, open_device
 from speckv_pynq.errors import SpeckvError
+from speckv_pynq.selftest import sample_codebook
 
 OK, ABSENT, BAD = "ok", "absent", "bad"
 PACKAGES = (  # distribution, extra that brings it, what needs it
@@ -136,9 +137,14 @@ def _self_tests(name: str, open_it: Callable[[], Device]) -> list[Check]:
 
 def _round_trip(device: Device, scheme: spec.Scheme, dtype: spec.DType) -> str:
     """Name of the dtype, empty where the scheme does not take it."""
-    if dtype == spec.DType.FP32 and scheme != spec.Scheme.RAW:
+    if dtype == spec.DType.FP32 and scheme not in (spec.Scheme.RAW, spec.Scheme.LOSSLESS):
         return ""
-    Codec(device, BlockShape(spec.BLOCK_TOKENS, 3, 64, dtype), scheme).self_test()
+    shape = BlockShape(spec.BLOCK_TOKENS, 3, 64, dtype)
+    if scheme == spec.Scheme.KLT:
+        with LoadedCodebook(device, sample_codebook(shape)) as codebook:
+            Codec(device, shape, scheme, 0, codebook).self_test()
+    else:
+        Codec(device, shape, scheme).self_test()
     return dtype.name.lower()
 
 

@@ -1,37 +1,55 @@
-"""`speckv eval`: how small and how close coded caches are, on text."""
+"""`speckv eval`: how small and how close coded caches are, on text; alone or beside other people's."""
 
 from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import asdict
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from speckv_pynq.bench import machine
 from speckv_pynq.cli import options
 from speckv_pynq.cli.output import Output
 from speckv_pynq.errors import ConfigError
 
 if TYPE_CHECKING:
-    from speckv_pynq.bench.evaluation import Evaluation
+    import torch
+
+    from speckv_pynq.bench.contenders import Contender, Cut, Scheme
+    from speckv_pynq.bench.ledger import Ledger
+    from speckv_pynq.bench.models import Loaded
 
 DEFAULT_TOKENS = 50_000
+DEFAULT_PICTURE = "speckv_curve.png"
+RIVALS = (
+    *(f"kivi-int{bits}" for bits in (4, 3, 2)),
+    *(f"{backend}-int{bits}" for backend in ("quanto", "hqq") for bits in (4, 2)),
+    "zstd",
+)
 
 DESCRIPTION = """\
 Sends text through the exact cache and through coded ones, side by side, and compares what the model predicts at each
 position. The cache is written through the codec as in decoding: chunks of one block, which later chunks read decoded;
 the first tokens (sinks), the newest and the unfinished block are exact. Sequences of --context tokens are drawn from
 the texts.
+
+--curve measures all schemes and, in the same run, KIVI-style quantisation (groups of 32, two FP16 numbers each, the
+same exact tokens), transformers' QuantizedCache (quanto, hqq; by its own rules) and zstd of each block, and draws
+ratio against perplexity. Blocks are FP16 then, also those of an fp32 model. Evaluate a calibrated scheme on text of
+a kind that its codebook was not made from.
 """
 EPILOG = """\
 examples:
   speckv eval --scheme int4
   speckv eval --model DIR --text book.txt notes.txt --scheme int4 --scheme int8_delta_rle --json eval.json
   speckv eval --max-tokens 5000 --context 512      a quick look
+  speckv eval --curve --codebook layer.safetensors --codebook group6.safetensors --markdown table.md
 
-JSON keys: those of the first scheme, and under `results` one object a scheme: scheme, ratio_records, ratio_held,
+JSON keys: those of the first scheme, and under `results` one object a scheme: scheme, name, ratio_records, ratio_held,
 dppl_percent (rise of perplexity), dppl_low and dppl_high (95 % bootstrap interval, paired by sequence), agree_percent
-(same most likely token), kl_nats (mean KL of the predictions), tokens, sequences, exact_ppl, ppl, raw_fallbacks.
+(same most likely token), kl_nats (mean KL of the predictions), tokens, sequences, exact_ppl, ppl, raw_fallbacks, ours;
+with a codebook also codebook {scope, step, fingerprint, bytes, texts} and ratio_with_codebook (its bytes spread over
+1 GiB of cache). `left_out`: what was asked for and could not be measured, and why.
 """
 
 
@@ -43,13 +61,21 @@ def register(commands: options.Commands) -> None:
         epilog=EPILOG,
     )
     options.add_scheme(parser, several=True)
-    parser.add_argument("--codebook", metavar="FILE", help="of a calibrated scheme")
+    parser.add_argument(
+        "--codebook",
+        type=options.existing_file,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="of scheme klt; repeat it to compare several in one run",
+    )
     parser.add_argument(
         "--text",
         nargs="+",
         type=options.existing_file,
         metavar="FILE",
-        help="joined in this order; default: Python's own documentation",
+        help="joined in this order; .npy: token ids, (tokens,) or (texts, tokens), never joined; "
+        "default: Python's own documentation",
     )
     parser.add_argument(
         "--context",
@@ -78,82 +104,142 @@ def register(commands: options.Commands) -> None:
         default=0,
         help="of the choice of sequences and the bootstrap; default: %(default)s",
     )
+    _add_comparison(parser)
     options.add_model(parser)
     options.add_cache(parser)
     options.add_json(parser)
     parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace, output: Output) -> int:
-    from speckv_pynq.bench import models
-    from speckv_pynq.bench.evaluation import evaluate
+def _add_comparison(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("comparison")
+    group.add_argument(
+        "--curve",
+        nargs="?",
+        const=Path(DEFAULT_PICTURE),
+        type=options.new_file,
+        metavar="PNG",
+        help=f"measure all schemes and rivals and draw them, by default to {DEFAULT_PICTURE}; without --json the "
+        "figures go beside it",
+    )
+    group.add_argument(
+        "--rival",
+        choices=(*RIVALS, "none"),
+        action="append",
+        help="what to measure besides; repeat it; default: with --curve all of them, else none",
+    )
+    group.add_argument(
+        "--markdown",
+        type=options.new_file,
+        metavar="FILE",
+        help="write the table there too, as Markdown",
+    )
+    group.add_argument(
+        "--resume",
+        type=options.new_file,
+        metavar="FILE",
+        help="keep what each batch gave there; a run of the same model, text and cut goes on from it",
+    )
 
-    schemes = list(dict.fromkeys(arguments.scheme or ["int4"]))
-    if arguments.codebook:
-        raise ConfigError(f"--codebook: scheme {', '.join(schemes)} takes none")
-    if arguments.context < 2:
-        raise ConfigError(f"--context {arguments.context} < 2")
-    configs = [options.cache_config(arguments, scheme) for scheme in schemes]
+
+def run(arguments: argparse.Namespace, output: Output) -> int:
+    from speckv_pynq.bench import evaluation, models
+    from speckv_pynq.cli import eval_output
+    from speckv_pynq.cli.eval_output import Found
+
+    _check(arguments)
+    cut = options.cache_config(arguments, "int4")
     with output.waiting("loading the model"):
         loaded = models.load(arguments.model, arguments.dtype, arguments.compute)
-    if arguments.text:
-        text = models.read_texts(arguments.text)
-    else:
-        text = models.prose(arguments.max_tokens + 2 * arguments.context)
-    pieces = models.sequences(
-        loaded.encode(text), arguments.context, arguments.max_tokens, arguments.seed
-    )
+        contenders, left_out = _contenders(arguments, loaded.model, cut)
+    pieces = _pieces(arguments, loaded)
+    ledger = _ledger(arguments, loaded, pieces)
+    with output.waiting("trying foreign caches"):
+        contenders, failed = evaluation.usable(loaded, pieces, contenders, cut)
+    left_out |= failed
     started = time.perf_counter()
-    what = f"{len(pieces)} sequences of {arguments.context} through {len(configs) + 1} caches"
+    what = f"{len(pieces)} sequences of {arguments.context} through {len(contenders) + 1} caches"
     with output.progress(what, pieces.numel() - len(pieces)) as advance:
-        results = evaluate(
-            loaded, pieces, configs, batch=arguments.batch, seed=arguments.seed, progress=advance
+        results = evaluation.evaluate(
+            loaded,
+            pieces,
+            contenders,
+            cut,
+            batch=arguments.batch,
+            seed=arguments.seed,
+            ledger=ledger,
+            progress=advance,
         )
-    _show(results, loaded.name, arguments.context, time.perf_counter() - started, output)
-    reports = [_report(result) for result in results]
-    asked = {
-        "model": loaded.name,
-        "dtype": loaded.dtype,
-        **{
-            name: getattr(arguments, name)
-            for name in ("context", "batch", "seed", "sinks", "recent")
-        },
-        "block_tokens": arguments.block_tokens,
-        "texts": [str(path) for path in arguments.text or ()],
-    }
-    output.json("eval", {**reports[0], **asked, "results": reports})
+    found = Found(loaded, contenders, results, left_out)
+    eval_output.show(found, arguments.context, time.perf_counter() - started, output)
+    eval_output.write(found, arguments, output)
     return 0
 
 
-def _report(result: Evaluation) -> dict[str, Any]:
-    flat = asdict(result)
-    return {**flat.pop("quality"), **flat}
+def _check(arguments: argparse.Namespace) -> None:
+    if arguments.context < 2:
+        raise ConfigError(f"--context {arguments.context} < 2")
+    if arguments.codebook and arguments.scheme and "klt" not in arguments.scheme:
+        raise ConfigError(f"--codebook: scheme {', '.join(arguments.scheme)} takes none")
 
 
-def _show(
-    results: list[Evaluation], name: str, context: int, seconds: float, output: Output
-) -> None:
-    first = results[0].quality
-    rows = [
-        (
-            result.scheme,
-            f"{result.ratio_records:.3f}",
-            f"{result.ratio_held:.3f}",
-            f"{result.quality.dppl_percent:+.3f} %",
-            f"{result.quality.dppl_low:+.3f} .. {result.quality.dppl_high:+.3f}",
-            f"{result.quality.agree_percent:.2f} %",
-            f"{result.quality.kl_nats:.2e}",
-            f"{result.raw_fallbacks} / {result.blocks}",
-        )
-        for result in results
-    ]
-    output.table(
-        f"{name}: {first.tokens} tokens scored in {first.sequences} sequences of {context}; "
-        f"exact perplexity {first.exact_ppl:.4f}",
-        ("scheme", "records", "held", "dppl", "95 %", "agree", "KL nats", "kept raw"),
-        rows,
-    )
-    output.note(
-        "records: FP16 bytes of coded blocks / bytes of their records; held: FP16 bytes of all / all bytes held"
-    )
-    output.note(f"{seconds:.0f} s; {machine.one_line(machine.describe())}")
+def _ledger(arguments: argparse.Namespace, loaded: Loaded, pieces: torch.Tensor) -> Ledger:
+    from speckv_pynq.bench.ledger import Ledger, key
+
+    named = ("compute", "batch", "sinks", "recent", "block_tokens")
+    settings = [getattr(arguments, name) for name in named]
+    return Ledger(arguments.resume, key(pieces, loaded.name, loaded.dtype, *settings))
+
+
+def _contenders(
+    arguments: argparse.Namespace, model: Any, cut: Cut
+) -> tuple[list[Contender], dict[str, str]]:
+    """What to measure, and what cannot be for want of something to install, with the reason."""
+    from speckv_pynq.bench.rivals import rival
+    from speckv_pynq.errors import DependencyMissing
+
+    contenders: list[Contender] = [*_schemes(arguments, model)]
+    left_out = {}
+    for name in _rivals(arguments):
+        try:
+            contenders.append(rival(name, cut))
+        except DependencyMissing as error:
+            left_out[name] = str(error)
+    return contenders, left_out
+
+
+def _schemes(arguments: argparse.Namespace, model: Any) -> list[Scheme]:
+    from speckv_pynq.bench.contenders import schemes
+    from speckv_pynq.integrations._codebook import shipped_for
+
+    shipped = shipped_for(model)
+    codebooks = arguments.codebook or [path for path in (shipped,) if path is not None]
+    if arguments.scheme:
+        names = list(dict.fromkeys(arguments.scheme))
+    elif arguments.curve:
+        names = [name for name in options.SCHEMES if name != "klt" or codebooks]
+    else:
+        names = ["klt"] if arguments.codebook else ["int4"]
+    if "klt" in names and not codebooks:
+        raise ConfigError(f"--scheme klt: none is shipped for {arguments.model}; name a --codebook")
+    compared = arguments.dtype == "fp32" and (arguments.curve or _rivals(arguments))
+    # a ratio over FP16 wants blocks that are FP16; those of lossy schemes are
+    half = {name: {"block_dtype": "fp16"} for name in ("raw", "lossless") if compared}
+    configs = {name: options.cache_config(arguments, name, **half.get(name, {})) for name in names}
+    calibrated = [(configs["klt"], path) for path in codebooks] if "klt" in names else []
+    return schemes([configs[name] for name in names if name != "klt"], calibrated)
+
+
+def _rivals(arguments: argparse.Namespace) -> Sequence[str]:
+    names = arguments.rival or (RIVALS if arguments.curve else ())
+    return () if "none" in names else list(dict.fromkeys(names))
+
+
+def _pieces(arguments: argparse.Namespace, loaded: Loaded) -> torch.Tensor:
+    from speckv_pynq.bench import models
+
+    if arguments.text:
+        ids = models.read_ids(loaded, arguments.text)
+    else:
+        ids = [loaded.encode(models.prose(arguments.max_tokens + 2 * arguments.context))]
+    return models.sequences(ids, arguments.context, arguments.max_tokens, arguments.seed)

@@ -25,6 +25,7 @@ examples:
   speckv generate --prompt "What is a KV cache?"
   speckv generate --model DIR --prompt-file notes.txt --scheme int4 --l1-mb 64 --max-new-tokens 200
   cat notes.txt | speckv generate --prompt-file - --temperature 0.7 --seed 1
+  speckv generate --prompt "What is a KV cache?" --scheme klt --codebook layer.safetensors
 
 JSON keys: text, prompt_tokens, new_tokens, tokens_per_s (after the first token), first_token_s, ratio_records,
 ratio_held, held_bytes, fp16_bytes, hits.
@@ -55,6 +56,7 @@ def register(commands: options.Commands) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of sampling; default: %(default)s")
     parser.add_argument("--no-chat", action="store_true", help="do not use the chat template")
     options.add_scheme(parser)
+    options.add_codebook(parser)
     options.add_model(parser)
     options.add_cache(parser)
     options.add_budgets(parser)
@@ -68,7 +70,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     if arguments.temperature < 0:
         raise ConfigError(f"--temperature {arguments.temperature} < 0")
     text = _prompt_text(arguments)
-    config = options.cache_config(arguments, arguments.scheme)
+    config = options.cache_config(arguments, arguments.scheme, codebook=arguments.codebook)
     with output.waiting("loading the model"):
         loaded = models.load(arguments.model, arguments.dtype, arguments.compute)
     figures = _generate(loaded, text, config, arguments, output)

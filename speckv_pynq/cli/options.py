@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -11,9 +12,10 @@ from speckv_pynq.config import POLICIES
 from speckv_pynq.device import DEVICE_NAMES
 
 if TYPE_CHECKING:
+    from speckv_pynq.codebook import Codebook
     from speckv_pynq.integrations.transformers import CacheConfig
 
-SCHEMES = ("raw", "int8_delta_rle", "int4")  # those that the kernels have
+SCHEMES = ("raw", "int8_delta_rle", "int4", "klt", "lossless")  # those that the kernels have
 MIB = 1 << 20
 Commands = Any  # argparse's subparsers action has no public name
 
@@ -85,17 +87,30 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_scheme(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+def add_scheme(
+    parser: argparse.ArgumentParser, *, several: bool = False, calibrated: bool = True
+) -> None:
+    """calibrated: schemes that need a codebook too."""
+    choices = [scheme for scheme in SCHEMES if calibrated or scheme != "klt"]
     text = "how blocks are coded; default: int4"
     if several:
         parser.add_argument(
             "--scheme",
-            choices=SCHEMES,
+            choices=choices,
             action="append",
             help=f"{text}; repeat it to compare several in one run",
         )
     else:
-        parser.add_argument("--scheme", choices=SCHEMES, default="int4", help=text)
+        parser.add_argument("--scheme", choices=choices, default="int4", help=text)
+
+
+def add_codebook(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--codebook",
+        type=existing_file,
+        metavar="FILE",
+        help="for scheme klt: made by `speckv calibrate`; default: the one that the package has for this model",
+    )
 
 
 def add_cache(parser: argparse.ArgumentParser) -> None:
@@ -151,11 +166,12 @@ def add_budgets(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def cache_config(arguments: argparse.Namespace, scheme: str) -> CacheConfig:
-    """The CacheConfig that the options above ask for."""
+def cache_config(arguments: argparse.Namespace, scheme: str, **fields: Any) -> CacheConfig:
+    """The CacheConfig that the options above ask for; fields: more of it."""
     from speckv_pynq.integrations.transformers import CacheConfig
 
     named = {
+        **fields,
         "block_tokens": arguments.block_tokens,
         "sinks": arguments.sinks,
         "recent": arguments.recent,
@@ -171,9 +187,26 @@ def cache_config(arguments: argparse.Namespace, scheme: str) -> CacheConfig:
     return CacheConfig(scheme=scheme, **named)
 
 
+def codebook(arguments: argparse.Namespace, model: Any) -> Codebook | None:
+    """What `--codebook` names, else the one that the package has for the model, else None."""
+    from speckv_pynq.codebook import Codebook
+    from speckv_pynq.integrations._codebook import shipped_for
+
+    path = arguments.codebook or shipped_for(model)
+    return None if path is None else Codebook.load(path)
+
+
 def existing_file(text: str) -> Path:
     """A path of a file that is there."""
     path = Path(text)
     if not path.is_file():
         raise argparse.ArgumentTypeError(f"{text!r} is not a file")
+    return path
+
+
+def new_file(text: str) -> Path:
+    """A path that can be written: known before minutes of work, not after."""
+    path = Path(text)
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be written")
     return path

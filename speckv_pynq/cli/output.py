@@ -92,17 +92,18 @@ class Output:
         with self.errors.status(what):
             yield
 
-    def json(self, command: str, figures: Mapping[str, Any]) -> None:
-        """Writes what `--json` asked for: the command, its figures, and the machine."""
-        if self._json_path is None:
+    def json(self, command: str, figures: Mapping[str, Any], default: Path | None = None) -> None:
+        """Writes what `--json` asked for: the command, its figures, and the machine. default: where without it."""
+        path = default if self._json_path is None else self._json_path
+        if path is None:
             return
         report = {"command": command, **figures, "machine": machine.describe()}
         text = json.dumps(_plain(report), indent=2) + "\n"
-        if self._json_path == "-":
+        if path == "-":
             sys.stdout.write(text)
             return
-        Path(self._json_path).write_text(text)
-        self.note(f"figures: {self._json_path}")
+        Path(path).write_text(text)
+        self.note(f"figures: {path}")
 
 
 def mb(nbytes: float) -> str:

@@ -43,7 +43,7 @@ _SHAPE_OFFSET = spec.DESCRIPTOR.fields["tokens"][1]  # type: ignore[index]
 
 
 class CsimRun:
-    """A table under way. It keeps descriptors, completions and both memories until it is done."""
+    """A table under way. It keeps descriptors, completions and the memories it uses until it is done."""
 
     def __init__(
         self,
@@ -51,11 +51,14 @@ class CsimRun:
         kernel: NativeKernel,
         source: Memory,
         target: Memory,
+        codebooks: Memory | None,
         descriptors: Descriptors,
     ) -> None:
         self._ledger = ledger
         self._kernel = kernel
-        self._memories = (source, target)
+        self.memories = (source, target) if codebooks is None else (source, target, codebooks)
+        tables = (0, 0) if codebooks is None else (codebooks.address, codebooks.nbytes)
+        self._ranges = (source.address, source.nbytes, target.address, target.nbytes, *tables)
         self._count = self._outstanding = len(descriptors)
         table, self._addresses, self._completions = _tables(descriptors)
         self.work_bytes = _work_bytes(table, self._count)
@@ -91,13 +94,9 @@ class CsimRun:
         """Runs descriptors first..first + count - 1 on the calling thread; raises nothing."""
         error: BaseException | None = None
         try:
-            source, target = self._memories
             descriptors, completions = self._addresses
             status = self._kernel(
-                source.address,
-                source.nbytes,
-                target.address,
-                target.nbytes,
+                *self._ranges,
                 descriptors + first * spec.DESCRIPTOR.itemsize,
                 completions + first * spec.COMPLETION.itemsize,
                 count,
@@ -110,7 +109,7 @@ class CsimRun:
         with self._ledger.lock:
             self._error = self._error or error
             if self._outstanding == count:
-                for memory in self._memories:
+                for memory in self.memories:
                     self._ledger.unpin(memory)
             self._outstanding -= count
             if not self._outstanding:
@@ -163,14 +162,22 @@ class CsimDevice:
         return buffer
 
     def start_compress(
-        self, blocks: DeviceBuffer, records: DeviceBuffer, descriptors: Descriptors
+        self,
+        blocks: DeviceBuffer,
+        records: DeviceBuffer,
+        descriptors: Descriptors,
+        codebooks: DeviceBuffer | None = None,
     ) -> CsimRun:
-        return self._start(self._library.kv_compress, blocks, records, descriptors)
+        return self._start(self._library.kv_compress, blocks, records, codebooks, descriptors)
 
     def start_decompress(
-        self, records: DeviceBuffer, blocks: DeviceBuffer, descriptors: Descriptors
+        self,
+        records: DeviceBuffer,
+        blocks: DeviceBuffer,
+        descriptors: Descriptors,
+        codebooks: DeviceBuffer | None = None,
     ) -> CsimRun:
-        return self._start(self._library.kv_decompress, records, blocks, descriptors)
+        return self._start(self._library.kv_decompress, records, blocks, codebooks, descriptors)
 
     def close(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         """Lets started runs finish, ends the engines, frees every buffer."""
@@ -208,6 +215,7 @@ class CsimDevice:
         kernel: NativeKernel,
         source: DeviceBuffer,
         target: DeviceBuffer,
+        codebooks: DeviceBuffer | None,
         descriptors: Descriptors,
     ) -> CsimRun:
         self._check_open()
@@ -222,11 +230,18 @@ class CsimDevice:
             self._ledger.lock
         ):  # so that no job follows the stop marks of close(), and no buffer is freed between
             self._check_open()
-            memories = (self._memory_of(source), self._memory_of(target))
-            run = CsimRun(self._ledger, kernel, *memories, descriptors)
+            tables = None if codebooks is None else self._memory_of(codebooks)
+            run = CsimRun(
+                self._ledger,
+                kernel,
+                self._memory_of(source),
+                self._memory_of(target),
+                tables,
+                descriptors,
+            )
             if not count:
                 return run
-            for memory in memories:
+            for memory in run.memories:
                 self._ledger.pin(memory)
             inline = run.work_bytes <= INLINE_BYTES and count <= spec.MAX_BATCH
             if not inline:

@@ -19,16 +19,16 @@ _HOW_TO_BUILD = (
     "build it with `pip install -e .` in the source tree, or set SPECKV_LIBRARY to its path"
 )
 
-NativeKernel = Callable[[int, int, int, int, int, int, int, int], int]
+NativeKernel = Callable[[int, int, int, int, int, int, int, int, int, int], int]
 
 
 @dataclass(frozen=True)
 class Library:
     """libspeckv.so, checked against the spec of this package.
 
-    kv_compress, kv_decompress: (source address, source bytes, target address, target bytes,
-    address of descriptors, address of completions, count, abi_id) -> spec.Status of the whole call.
-    They run without the GIL.
+    kv_compress, kv_decompress: (source address, source bytes, target address, target bytes, address of the
+    codebook image, its bytes, address of descriptors, address of completions, count, abi_id) -> spec.Status of
+    the whole call; no codebook: 0, 0. They run without the GIL.
     """
 
     path: Path
@@ -106,6 +106,8 @@ def _build_info(path: Path, cdll: ctypes.CDLL) -> str:
 def _kernel(cdll: ctypes.CDLL, name: str) -> NativeKernel:
     function = getattr(cdll, name)
     pointer, size = ctypes.c_void_p, ctypes.c_uint64
-    function.argtypes = [pointer, size, pointer, size, pointer, pointer, ctypes.c_uint32, size]
+    memory = [pointer, size]
+    tables = [pointer, pointer, ctypes.c_uint32]
+    function.argtypes = [*memory, *memory, *memory, *tables, size]
     function.restype = ctypes.c_int32
     return function  # type: ignore[no-any-return]

@@ -87,15 +87,29 @@ class Device(Protocol):
         ...
 
     def start_compress(
-        self, blocks: DeviceBuffer, records: DeviceBuffer, descriptors: Descriptors
+        self,
+        blocks: DeviceBuffer,
+        records: DeviceBuffer,
+        descriptors: Descriptors,
+        codebooks: DeviceBuffer | None = None,
     ) -> Run:
-        """Codes blocks into record slots; the table, (n,) spec.DESCRIPTOR in C order, is copied."""
+        """Codes blocks into record slots; the table, (n,) spec.DESCRIPTOR in C order, is copied.
+
+        codebooks: a synced codebook image (speckv_pynq.codebook), for descriptors of a calibrated scheme.
+        """
         ...
 
     def start_decompress(
-        self, records: DeviceBuffer, blocks: DeviceBuffer, descriptors: Descriptors
+        self,
+        records: DeviceBuffer,
+        blocks: DeviceBuffer,
+        descriptors: Descriptors,
+        codebooks: DeviceBuffer | None = None,
     ) -> Run:
-        """Decodes records into blocks; the table, (n,) spec.DESCRIPTOR in C order, is copied."""
+        """Decodes records into blocks; the table, (n,) spec.DESCRIPTOR in C order, is copied.
+
+        codebooks: the image that records of a calibrated scheme were made with.
+        """
         ...
 
     def close(self) -> None:

@@ -208,21 +208,26 @@ def _call(
     dram: Dram,
 ) -> None:
     """Resolves device addresses, calls the kernel within its buffers, types its refusal."""
-    source, target, table, results = (a.name for a in arguments if a.is_pointer)
+    source, target, table, results, codebooks = (a.name for a in arguments if a.is_pointer)
     count, abi_id = values["count"], values["abi_id"]
     needed = {
         table: count * spec.DESCRIPTOR.itemsize,
         results: count * spec.COMPLETION.itemsize,
+        codebooks: values["codebook_lines"] * spec.LINE_BYTES,
     }
+    ports = [source, target, table, results]
+    if needed[codebooks]:  # without lines the kernel does not use the port
+        ports.append(codebooks)
     ranges = {
-        port: dram.resolve(values[port], needed.get(port, 1), f"{name}: {port}")
-        for port in (source, target, table, results)
+        port: dram.resolve(values[port], needed.get(port, 1), f"{name}: {port}") for port in ports
     }
     status = native(
         ranges[source].address,
         ranges[source].nbytes,
         ranges[target].address,
         ranges[target].nbytes,
+        ranges[codebooks].address if needed[codebooks] else 0,
+        needed[codebooks],
         ranges[table].address,
         ranges[results].address,
         count,

@@ -127,7 +127,10 @@ class _Engine:
         self._completions: Any = None
         self._run: KernelRun | None = None
 
-    def start(self, source: Any, target: Any, descriptors: Descriptors) -> KernelRun:
+    def start(
+        self, source: Any, target: Any, codebooks: Any, descriptors: Descriptors
+    ) -> KernelRun:
+        """codebooks: a PynqBuffer with a codebook image, or None."""
         count = len(descriptors)
         with self._lock:
             self.finish(DEFAULT_TIMEOUT_S)
@@ -140,7 +143,13 @@ class _Engine:
             self._tables[: descriptors.nbytes] = descriptors.view(np.uint8)
             self._tables[: descriptors.nbytes].sync_to_device()
             self._run = self._unit.start(
-                source, target, self._tables, self._completions, count, self._device.abi_id
+                source,
+                target,
+                self._tables,
+                self._completions,
+                codebooks=codebooks,
+                count=count,
+                abi_id=self._device.abi_id,
             )
             return self._run
 
@@ -207,14 +216,22 @@ class PynqDevice:
             ) from error
 
     def start_compress(
-        self, blocks: DeviceBuffer, records: DeviceBuffer, descriptors: Descriptors
+        self,
+        blocks: DeviceBuffer,
+        records: DeviceBuffer,
+        descriptors: Descriptors,
+        codebooks: DeviceBuffer | None = None,
     ) -> PynqRun:
-        return self._start(self._compress, blocks, records, descriptors)
+        return self._start(self._compress, blocks, records, codebooks, descriptors)
 
     def start_decompress(
-        self, records: DeviceBuffer, blocks: DeviceBuffer, descriptors: Descriptors
+        self,
+        records: DeviceBuffer,
+        blocks: DeviceBuffer,
+        descriptors: Descriptors,
+        codebooks: DeviceBuffer | None = None,
     ) -> PynqRun:
-        return self._start(self._decompress, records, blocks, descriptors)
+        return self._start(self._decompress, records, blocks, codebooks, descriptors)
 
     def close(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         """Lets started runs finish and frees every buffer; the overlay stays loaded."""
@@ -240,6 +257,7 @@ class PynqDevice:
         engines: list[_Engine],
         source: DeviceBuffer,
         target: DeviceBuffer,
+        codebooks: DeviceBuffer | None,
         descriptors: Descriptors,
     ) -> PynqRun:
         self._check_open()
@@ -249,7 +267,8 @@ class PynqDevice:
             )
         if not descriptors.flags.c_contiguous:
             raise DeviceError(f"descriptors: strides {descriptors.strides}, not C-contiguous")
-        memories = self._pynq_buffer(source), self._pynq_buffer(target)
+        tables = None if codebooks is None else self._pynq_buffer(codebooks)
+        memories = self._pynq_buffer(source), self._pynq_buffer(target), tables
         count = len(descriptors)
         run = PynqRun(count)
         slices = max(min(len(engines), count), -(-count // spec.MAX_BATCH))

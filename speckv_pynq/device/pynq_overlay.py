@@ -27,9 +27,11 @@ BIT_SUFFIXES = (".bit", ".pdi", ".xclbin")
 class SpeckvKernel(pynq.DefaultIP):
     """Driver of one compute unit: call(), start(), and pynq's own register_map below them.
 
-    The arguments are those of the kernel's top, by position or by name: four buffers from
-    pynq.allocate, then count and abi_id. Data buffers must be synced to the device by the caller.
-    No interrupt is needed: waits poll, ever more slowly, up to a deadline.
+    The arguments are those of the kernel's top, by position or by name: five buffers from
+    pynq.allocate, then count, codebook_lines and abi_id. `codebooks` may be None, or left out: no
+    calibrated scheme then; codebook_lines left out: all of `codebooks`. Data buffers must be synced
+    to the device by the caller. No interrupt is needed: waits poll, ever more slowly, up to a
+    deadline.
     """
 
     kernel: ClassVar[str] = ""
@@ -65,10 +67,13 @@ class SpeckvKernel(pynq.DefaultIP):
         needed = {
             "descriptors": count * spec.DESCRIPTOR.itemsize,
             "completions": count * spec.COMPLETION.itemsize,
+            "codebooks": int(values["codebook_lines"]) * spec.LINE_BYTES,
         }
         buffers = []
         for argument in self.arguments:
-            if argument.is_pointer:
+            if argument.name == "codebooks" and values["codebooks"] is None:
+                values["codebooks"] = 0  # an address that the kernel does not use: no lines
+            elif argument.is_pointer:
                 what, least = f"{self.fullpath}: {argument.name}", needed.get(argument.name, 1)
                 buffers.append(check_buffer(what, values[argument.name], least))
                 values[argument.name] = int(values[argument.name].device_address)
@@ -102,21 +107,26 @@ class SpeckvKernel(pynq.DefaultIP):
             if name in values:
                 raise TypeError(f"{usage} got {name!r} twice")
             values[name] = value
+        codebooks = values.setdefault("codebooks", None)
+        lines = getattr(codebooks, "nbytes", 0) // spec.LINE_BYTES
+        values.setdefault("codebook_lines", lines)
         missing = [name for name in names if name not in values]
         if missing:
             raise TypeError(f"{usage} lacks {', '.join(missing)}")
+        if codebooks is None and values["codebook_lines"]:
+            raise TypeError(f"{usage}: codebook_lines {values['codebook_lines']} without codebooks")
         return values
 
 
 class KvCompress(SpeckvKernel):
-    """kv_compress(blocks, records, descriptors, completions, count, abi_id): codes blocks."""
+    """kv_compress(blocks, records, descriptors, completions, codebooks, count, codebook_lines, abi_id): codes."""
 
     kernel = "kv_compress"
     bindto: ClassVar = [hwh.vlnv("kv_compress")]
 
 
 class KvDecompress(SpeckvKernel):
-    """kv_decompress(records, blocks, descriptors, completions, count, abi_id): decodes records."""
+    """kv_decompress(records, blocks, descriptors, completions, codebooks, count, codebook_lines, abi_id): decodes."""
 
     kernel = "kv_decompress"
     bindto: ClassVar = [hwh.vlnv("kv_decompress")]
@@ -132,12 +142,15 @@ class SpeckvOverlay(pynq.Overlay):
         from speckv_pynq import spec
         from speckv_pynq.device.pynq_overlay import SpeckvOverlay
 
-        ol = SpeckvOverlay() blocks = allocate(n * block_bytes, "u1")        # K then V of each
-        block, fp16 or bf16 records = allocate(n * (block_bytes + 64), "u1") descriptors =
-        allocate(n, spec.DESCRIPTOR)      # one row a block: where, what shape, which scheme
-        completions = allocate(n, spec.COMPLETION) ...                                             #
-        fill blocks and descriptors blocks.sync_to_device(); descriptors.sync_to_device() done =
-        ol.kv_compress.call(blocks, records, descriptors, completions, n, spec.ABI_ID)
+        ol = SpeckvOverlay()
+        blocks = allocate(n * block_bytes, "u1")       # K then V of each block, fp16 or bf16
+        records = allocate(n * (block_bytes + 64), "u1")
+        descriptors = allocate(n, spec.DESCRIPTOR)     # one row a block: where, what shape, which scheme
+        completions = allocate(n, spec.COMPLETION)
+        ...                                            # fill blocks and descriptors
+        blocks.sync_to_device(); descriptors.sync_to_device()
+        done = ol.kv_compress.call(
+            blocks, records, descriptors, completions, count=n, abi_id=spec.ABI_ID)
         records.sync_from_device()
 
     `done` is an (n,) array of spec.COMPLETION; status 0 is good. `ol.kv_decompress.call(records,

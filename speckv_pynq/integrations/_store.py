@@ -1,4 +1,4 @@
-"""What the layers of a cache share, what one layer holds, and the exact tensors it is made of."""
+"""What the layers of a cache share, what a span holds, and the exact tensors it is made of."""
 
 from __future__ import annotations
 
@@ -25,14 +25,17 @@ EXACT_GRAIN = 4  # tokens; capacities of the exact tensors are whole multiples o
 class Store:
     """What the layers of one cache share.
 
-    workspaces: one for all layers, or one for each of them. standing_hits: blocks that stood in one when wanted.
+    workspaces: one for all spans, or one for each of them. standing_hits: blocks that stood in one when wanted.
+    span_layers: layers of a span, whose blocks share records; heads: KV heads of one layer.
     recent: newest tokens that are not coded yet. dtype: of the model; exact_dtype: of the tokens held uncoded.
-    padding: left padding of each row, for the next first tokens.
+    padding: left padding of each row, for the next first tokens. lengths: tokens that each layer has been given.
+    running: the forward pass that has reached some layers of a span, not all.
     """
 
     tiers: TierManager
     workspaces: list[Workspace]
     layers: int
+    span_layers: int
     heads: int
     head_dim: int
     block_tokens: int
@@ -47,6 +50,7 @@ class Store:
 
     def __post_init__(self) -> None:
         self.lengths = [0] * self.layers
+        self.running: object | None = None
         self._empty: Layout | None = None
 
     def empty(self, rows: int) -> Layout:
@@ -61,7 +65,7 @@ class Store:
 
     def workspace_of(self, layer: int) -> Workspace:
         """Where a layer is assembled for attention."""
-        return self.workspaces[layer % len(self.workspaces)]
+        return self.workspaces[layer // self.span_layers % len(self.workspaces)]
 
     def check(self) -> None:
         """Raises SpeckvError when an earlier failure left layers that do not fit together, or nothing is left."""
@@ -72,7 +76,7 @@ class Store:
 
 
 class State(NamedTuple):
-    """A layer's contents, replaced as a whole. exact tensors: (2, rows, heads, capacity, head_dim).
+    """A span's contents, replaced as a whole. exact tensors: (2, rows, heads, capacity, head_dim).
 
     kept: tokens that are never coded, each row's in order. open: positions from layout.open_base on.
     origin: the transition that led here; holding it lets the next layers find it.

@@ -1,4 +1,4 @@
-"""The memory that attention reads: a pair of K and V tensors, one for all layers of a cache or one for each."""
+"""The memory that attention reads: a pair of K and V tensors, one for all spans of a cache or one for each."""
 
 from __future__ import annotations
 
@@ -31,25 +31,29 @@ class Standing(NamedTuple):
 
 
 class Workspace:
-    """K and V of one layer at a time, (rows, heads, capacity, head_dim) each, of which callers read a prefix.
+    """K and V of one span at a time, (rows, heads, capacity, head_dim) each, of which callers read a prefix.
 
-    private: it is one layer's own, and decoded blocks may stand in it from step to step. Otherwise each layer
-    overwrites what the layer before it left. That is safe because a model runs its layers in order and
+    members: its layers, each of which has heads / members of the heads, in order.
+    private: it is one span's own, and decoded blocks may stand in it from step to step. Otherwise each span
+    overwrites what the span before it left. That is safe because a model runs its layers in order and
     attention has read K and V before the next layer asks (on CUDA: both are on one stream). What keeps them longer
     is refused elsewhere: autograd, and models whose layers share K and V.
 
     Where the model is not on the CPU, blocks are decoded to a staging pair on the host, then copied over.
     """
 
-    def __init__(self, heads: int, head_dim: int, *, private: bool = False) -> None:
-        self._heads, self._head_dim, self.private = heads, head_dim, private
+    def __init__(
+        self, heads: int, head_dim: int, members: int = 1, *, private: bool = False
+    ) -> None:
+        self._heads, self._head_dim, self._members = heads, head_dim, members
+        self.private = private
         self.standing: Standing | None = None
         self._kv: torch.Tensor | None = None
         self._host: torch.Tensor | None = None
         self._target: StridedKV | None = None
-        self._views: tuple[int, tuple[torch.Tensor, torch.Tensor]] | None = None
+        self._views: tuple[int, dict[int | None, tuple[torch.Tensor, torch.Tensor]]] = -1, {}
         self._made: tuple[tuple[int, torch.dtype, torch.device] | None, int] = None, 0
-        self._parts: dict[tuple[int, int, tuple[int, int] | None], torch.Tensor] = {}
+        self._parts: dict[tuple[int, int, tuple[int, int] | None, int | None], torch.Tensor] = {}
 
     @property
     def nbytes(self) -> int:
@@ -107,23 +111,45 @@ class Workspace:
         there[:n] &= standing.rows[:n] == wanted.rows[:n]
         return np.flatnonzero(~there)
 
-    def read(self, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """K and V, (rows, heads, tokens, head_dim) views; the same objects for every layer of a step."""
-        if self._views is None or self._views[0] != tokens:
-            whole = self.kv.narrow(3, 0, tokens)
-            self._views = tokens, (whole[0], whole[1])
-        return self._views[1]
+    def read(self, tokens: int, member: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """K and V, (rows, heads, tokens, head_dim) views of all heads, or of one member's.
 
-    def part(self, start: int, tokens: int, rows: tuple[int, int] | None = None) -> torch.Tensor:
-        """Positions [start, start + tokens) of K and V in rows [first, end) (None: all), to write to."""
-        key = start, tokens, rows
+        The same objects for every span of a step.
+        """
+        if self._views[0] != tokens:
+            self._views = tokens, {}
+        found = self._views[1].get(member)
+        if found is None:
+            whole = self._of(member).narrow(3, 0, tokens)
+            found = self._views[1][member] = whole[0], whole[1]
+        return found
+
+    def part(
+        self,
+        start: int,
+        tokens: int,
+        rows: tuple[int, int] | None = None,
+        member: int | None = None,
+    ) -> torch.Tensor:
+        """Positions [start, start + tokens) of K and V, to write to.
+
+        rows: [first, end), None: all. member: whose heads, None: all.
+        """
+        key = start, tokens, rows, member
         found = self._parts.get(key)
         if found is None:
             if len(self._parts) >= MOST_PARTS:
                 self._parts.clear()
-            of = self.kv if rows is None else self.kv[:, slice(*rows)]
+            of = self._of(member)
+            of = of if rows is None else of[:, slice(*rows)]
             found = self._parts[key] = of.narrow(3, start, tokens)
         return found
+
+    def _of(self, member: int | None) -> torch.Tensor:
+        if member is None or self._members == 1:
+            return self.kv
+        heads = self._heads // self._members
+        return self.kv.narrow(2, member * heads, heads)
 
     def upload(self, tokens: int) -> None:
         """Brings what was decoded to the first `tokens` positions to the model's device."""
@@ -132,7 +158,8 @@ class Workspace:
 
     def free(self) -> None:
         """Gives the memory back; views handed out keep theirs."""
-        self._kv = self._host = self._target = self._views = self.standing = None
+        self._kv = self._host = self._target = self.standing = None
+        self._views = -1, {}
         self._made = None, 0
         self._parts.clear()
 

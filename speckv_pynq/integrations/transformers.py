@@ -17,18 +17,22 @@ import os
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from transformers.cache_utils import Cache
 
 from speckv_pynq import spec
-from speckv_pynq.codec import BlockShape, Codec
+from speckv_pynq.codebook import Codebook
+from speckv_pynq.codec import BlockShape, Codec, LoadedCodebook
 from speckv_pynq.config import TierConfig
 from speckv_pynq.device import Device, open_device
 from speckv_pynq.errors import ConfigError, SpeckvError
+from speckv_pynq.integrations._codebook import codebook_for
 from speckv_pynq.integrations._layer import SpecKVLayer
 from speckv_pynq.integrations._model import ModelShape, torch_dtype
+from speckv_pynq.integrations._span import Span
 from speckv_pynq.integrations._store import Store
 from speckv_pynq.integrations._workspace import Workspace
 from speckv_pynq.tiers import TierManager, TierStats
@@ -51,6 +55,9 @@ class CacheConfig:
     num_engines None: for a model on the CPU as many as torch's threads leave cores for, 1 or 2 (those threads spin,
     and engines beside them are slower than one alone), otherwise the device's own choice. block_dtype: "fp16", "bf16"
     or "fp32"; None: the model's dtype, but fp16 for the blocks of an fp32 model under a lossy scheme.
+    codebook: for scheme klt: a file of `speckv calibrate`, or what Codebook.load made of it; None: the one that comes
+    with the package for this model. Where it joins N layers in a record, tokens of a layer are exact until the last
+    of the N has them.
     """
 
     scheme: str = "int4"
@@ -64,6 +71,7 @@ class CacheConfig:
     device: str = "csim"
     num_engines: int | None = None
     block_dtype: str | None = None
+    codebook: str | Path | Codebook | None = None
 
     def __post_init__(self) -> None:
         _one_of("scheme", self.scheme, [s.name.lower() for s in spec.Scheme])
@@ -71,6 +79,8 @@ class CacheConfig:
         _one_of("policy", self.policy, ["dense", "lru"])
         if self.block_dtype is not None:
             _one_of("block_dtype", self.block_dtype, [d.name.lower() for d in spec.DType])
+        if self.codebook is not None and self.scheme != "klt":
+            raise ConfigError(f"codebook given, but scheme {self.scheme} takes none: klt does")
         for name in ("sinks", "recent", "l1_bytes", "l2_bytes", "l3_bytes"):
             value = getattr(self, name)
             if value is not None and value < 0:
@@ -136,26 +146,43 @@ class CacheStats:
 
 
 class _Backing:
-    """The tiers and their device, shared by a cache and its forks; the last of them closes it."""
+    """The tiers, their device and its codebook, shared by a cache and its forks; the last of them closes it."""
 
-    def __init__(self, shape: ModelShape, config: CacheConfig, on_cpu: bool) -> None:
-        self.shape, self.config = shape, config
+    def __init__(self, model_or_config: Any, config: CacheConfig) -> None:
+        self.shape, self.config = ModelShape.of(model_or_config), config
+        device = getattr(model_or_config, "device", None)
+        on_cpu = device is None or device.type == "cpu"
         self.keeps_all = config.l1_bytes is None and on_cpu
         self._users = 0
-        dtype = config.block_dtype_for(shape.dtype)
-        block = BlockShape(config.block_tokens, shape.heads, shape.head_dim, dtype)
-        scheme = spec.Scheme[config.scheme.upper()]
-        fingerprint = shape.fingerprint(dtype, config.block_tokens)
+        dtype = config.block_dtype_for(self.shape.dtype)
+        codebook = None
+        if config.scheme == "klt":
+            codebook = codebook_for(model_or_config, self.shape, dtype, config.codebook)
+        self.span_layers = 1 if codebook is None else codebook.layer_count
+        heads = self.span_layers * self.shape.heads
+        block = BlockShape(config.block_tokens, heads, self.shape.head_dim, dtype)
         self.device: Device = open_device(config.device, config.engines_for(on_cpu))
         try:
-            Codec(self.device, block, scheme, fingerprint).self_test()
-            tiers = config.tiers_for(block, self.device, self.keeps_all)
-            self.tiers = TierManager(
-                self.device, block, scheme, tiers, fingerprint, layers=shape.layers
-            )
+            self.tiers = self._open_tiers(block, codebook)
         except BaseException:
             self.device.close()
             raise
+
+    def _open_tiers(self, block: BlockShape, codebook: Codebook | None) -> TierManager:
+        device, config = self.device, self.config
+        scheme = spec.Scheme[config.scheme.upper()]
+        fingerprint = self.shape.fingerprint(block.dtype, config.block_tokens)
+        loaded = None if codebook is None else LoadedCodebook(device, codebook)
+        Codec(device, block, scheme, fingerprint, loaded).self_test()
+        return TierManager(
+            device,
+            block,
+            scheme,
+            config.tiers_for(block, device, self.keeps_all),
+            fingerprint,
+            layers=self.shape.layers,
+            codebook=loaded,
+        )
 
     def enter(self) -> None:
         self._users += 1
@@ -173,11 +200,14 @@ class SpecKVCache(Cache):
     def __init__(self, backing: _Backing, padding: tuple[int, ...] | None = None) -> None:
         shape, config = backing.shape, backing.config
         private = backing.keeps_all
-        count = shape.layers if private else 1
+        each = backing.span_layers
+        count = shape.layers // each if private else 1
+        heads = each * shape.heads
         self._store = Store(
             backing.tiers,
-            [Workspace(shape.heads, shape.head_dim, private=private) for _ in range(count)],
+            [Workspace(heads, shape.head_dim, each, private=private) for _ in range(count)],
             shape.layers,
+            each,
             shape.heads,
             shape.head_dim,
             config.block_tokens,
@@ -187,7 +217,10 @@ class SpecKVCache(Cache):
             torch_dtype(config.exact_dtype_for(shape.dtype)),
             padding,
         )
-        super().__init__(layers=[SpecKVLayer(i, self._store) for i in range(shape.layers)])
+        spans = [Span(first, self._store) for first in range(0, shape.layers, each)]
+        layers = [SpecKVLayer(i, self._store, spans[i // each]) for i in range(shape.layers)]
+        super().__init__(layers=layers)
+        self._spans = spans
         self._backing = backing
         backing.enter()
         self._free = weakref.finalize(self, _free, backing, self._store, self.layers)
@@ -204,10 +237,7 @@ class SpecKVCache(Cache):
 
         attention_mask: as for `set_padding`. UnsupportedLayer when the model has layers other than full attention.
         """
-        device = getattr(model_or_config, "device", None)
-        on_cpu = device is None or device.type == "cpu"
-        backing = _Backing(ModelShape.of(model_or_config), config, on_cpu)
-        cache = cls(backing)
+        cache = cls(_Backing(model_or_config, config))
         if attention_mask is not None:
             cache.set_padding(attention_mask)
         return cache
@@ -226,6 +256,12 @@ class SpecKVCache(Cache):
             )
         first = (attention_mask != 0).int().argmax(1)
         self._store.padding = tuple(int(n) for n in first.tolist())
+
+    @property
+    def codebook_bytes(self) -> int:
+        """Bytes of the codebook on the device, 0 without one; forks share it."""
+        loaded = self._store.tiers.codec.codebook
+        return 0 if loaded is None else loaded.nbytes
 
     # ---- operations on all layers; one that stops half-way leaves the cache unusable, not wrong
 
@@ -261,7 +297,7 @@ class SpecKVCache(Cache):
             for layer in self.layers:
                 change(layer)
         except BaseException as error:
-            if layer.index or not isinstance(error, SpeckvError):
+            if layer.index >= self._store.span_layers or not isinstance(error, SpeckvError):
                 self._store.broken = f"{name} stopped at layer {layer.index}: {error!r}"
             raise
 
@@ -293,9 +329,9 @@ class SpecKVCache(Cache):
         """Sizes as they are now."""
         self._check_open()
         shape, tiers = self._backing.shape, self._store.tiers.stats()
-        states = [layer.state for layer in self.layers if layer.state is not None]
+        states = [span.state for span in self._spans if span.state is not None]
         rows = states[0].layout.rows if states else 0
-        token_bytes = 2 * shape.heads * shape.head_dim * 2
+        token_bytes = 2 * self._store.span_layers * shape.heads * shape.head_dim * 2
         fp16_bytes = sum(s.layout.rows * s.layout.length for s in states) * token_bytes
         exact_bytes = sum(s.kept.nbytes + s.open.nbytes for s in states)
         own_bytes = sum(s.handles.nbytes for s in states)

@@ -3,9 +3,10 @@
 The order of the checks in `decode_record` is the order of the kernels: the first fault found is the
 one reported. Header and payload are covered by the CRC, the padding is not and is never read.
 
-A scheme that cannot hold a block (a value that is not finite), or whose payload would not be smaller
-than the block, falls back to the block itself: payload as in `raw`, Flag.RAW set, scheme_params zero,
-`scheme` still what was asked for. Scheme `raw` sets the flag too.
+A scheme that cannot hold a block (a value that is not finite, which `lossless` holds), or whose payload would not be
+smaller than the block, falls back to the block itself: payload as in `raw`, Flag.RAW set, scheme_params zero,
+`scheme` still what was asked for. Scheme `raw` sets the flag too. `klt` falls back to `int4` first, where a
+value is out of its range or int4's payload is not larger: `scheme` is int4's then.
 """
 
 from __future__ import annotations
@@ -16,14 +17,17 @@ from typing import Any
 import numpy as np
 
 from speckv_pynq import spec
+from speckv_pynq.codebook import Codebook
 from speckv_pynq.errors import RecordError
-from speckv_pynq.reference import int4, int8_delta_rle, raw
+from speckv_pynq.reference import int4, int8_delta_rle, klt, lossless, rans, raw
 from speckv_pynq.reference.crc32c import crc32c
 from speckv_pynq.reference.floats import FORMATS, is_finite
 from speckv_pynq.spec import DType, Flag, Kind, Scheme, Status
 
 CODERS = {Scheme.INT8_DELTA_RLE: int8_delta_rle, Scheme.INT4: int4}
-SCHEMES = (Scheme.RAW, *CODERS)
+SCHEMES = (Scheme.RAW, *CODERS, Scheme.LOSSLESS)  # that need no codebook
+EXACT = (Scheme.RAW, Scheme.LOSSLESS)  # these keep fp32 blocks, and values that are not finite
+KNOWN = (*SCHEMES, Scheme.KLT)
 BITS: dict[DType, np.dtype[Any]] = {
     DType.FP16: np.dtype(np.uint16),
     DType.BF16: np.dtype(np.uint16),
@@ -77,9 +81,9 @@ def fault(status: Status, what: str, value: int, limit: int, remedy: str) -> Rec
 def check_block(info: BlockInfo, scheme: Scheme) -> None:
     """What every kernel checks before it touches a block."""
     ask = "ask for a shape that kernels accept"
-    if scheme not in SCHEMES:
-        raise fault(Status.BAD_SCHEME, "scheme", scheme, max(SCHEMES), ask)
-    if info.dtype not in BITS or (info.dtype == DType.FP32 and scheme != Scheme.RAW):
+    if scheme not in KNOWN:
+        raise fault(Status.BAD_SCHEME, "scheme", scheme, max(KNOWN), ask)
+    if info.dtype not in BITS or (info.dtype == DType.FP32 and scheme not in EXACT):
         raise fault(Status.BAD_DTYPE, "dtype", info.dtype, DType.BF16, ask)
     if info.kinds not in (Kind.KEY, Kind.VALUE, Kind.BOTH):
         raise fault(Status.BAD_SHAPE, "kinds", info.kinds, Kind.BOTH, ask)
@@ -92,6 +96,24 @@ def check_block(info: BlockInfo, scheme: Scheme) -> None:
     if info.block_bytes > spec.MAX_BLOCK_BYTES:
         limit = spec.MAX_BLOCK_BYTES
         raise fault(Status.BLOCK_TOO_LARGE, "block bytes", info.block_bytes, limit, "split by head")
+
+
+def book_of(info: BlockInfo, codebook: Codebook | None) -> klt.Book:
+    """What scheme klt needs for this block; RecordError when the codebook was not made for it."""
+
+    def refuse(name: str, value: int, limit: int) -> RecordError:
+        ask = "load the codebook that the records were made with"
+        return fault(Status.CODEBOOK_MISMATCH, f"codebook's {name}", value, limit, ask)
+
+    if codebook is None:
+        raise refuse("slot", 0, 0)
+    if codebook.fingerprint != info.codebook_fingerprint:
+        raise refuse("fingerprint", codebook.fingerprint, info.codebook_fingerprint)
+    unit = codebook.units[codebook.slots.get(info.first_layer, 0)]
+    for name in ("heads", "head_dim", "kinds", "first_layer", "layer_count"):
+        if getattr(unit, name) != getattr(info, name):
+            raise refuse(name, getattr(unit, name), getattr(info, name))
+    return klt.Book(unit, codebook.tables, info.first_position)
 
 
 def build_header(
@@ -109,14 +131,24 @@ def build_header(
     return header.tobytes()
 
 
-def encode_payload(arrays: Arrays, info: BlockInfo, scheme: Scheme) -> tuple[Flag, bytes, bytes]:
-    """arrays: bit patterns (tokens, heads, head_dim) per kind -> (flags, scheme_params, payload)."""
-    coded = None
-    if scheme != Scheme.RAW and all(is_finite(a, FORMATS[info.dtype]) for a in arrays.values()):
-        coded = CODERS[scheme].encode(arrays, FORMATS[info.dtype])
+def encode_payload(
+    arrays: Arrays, info: BlockInfo, scheme: Scheme, book: klt.Book | None = None
+) -> tuple[Flag, Scheme, bytes, bytes]:
+    """arrays: bit patterns (tokens, heads, head_dim) per kind -> (flags, scheme, scheme_params, payload)."""
+    coded, used = None, scheme
+    if scheme == Scheme.LOSSLESS:
+        coded = lossless.encode(arrays, DType(info.dtype))
+    elif scheme != Scheme.RAW and all(is_finite(a, FORMATS[info.dtype]) for a in arrays.values()):
+        if scheme == Scheme.KLT:
+            assert book is not None
+            coded = klt.encode(arrays, FORMATS[info.dtype], book)
+            if not coded or len(coded[0]) >= int4.payload_bytes(info.shape, info.kind_list):
+                coded, used = None, Scheme.INT4
+        if coded is None:
+            coded = CODERS[used].encode(arrays, FORMATS[info.dtype])
     if coded and len(coded[0]) < info.block_bytes:
-        return Flag(0), coded[1], coded[0]
-    return Flag.RAW, bytes(8), raw.encode(list(arrays.values()))
+        return Flag(0), used, coded[1], coded[0]
+    return Flag.RAW, scheme, bytes(8), raw.encode(list(arrays.values()))
 
 
 def encode_record(
@@ -125,12 +157,14 @@ def encode_record(
     scheme: Scheme,
     *,
     dtype: DType | None = None,
+    codebook: Codebook | None = None,
     **identity: Any,
 ) -> bytes:
     """k, v: (tokens, heads, head_dim), float16, float32 or bit patterns; None: the record lacks it.
 
-    dtype: needed for uint16 arrays (bf16 has no NumPy type). identity: the fields of BlockInfo from
-    first_layer on. Returns the whole record: header, payload, zeros up to a line.
+    dtype: needed for uint16 arrays (bf16 has no NumPy type). codebook: for scheme klt; its fingerprint must stand in
+    the identity. identity: the fields of BlockInfo from first_layer on. Returns the whole record: header, payload,
+    zeros up to a line.
     """
     given = {kind: a for kind, a in ((Kind.KEY, k), (Kind.VALUE, v)) if a is not None}
     tokens, heads, head_dim = next(iter(given.values())).shape
@@ -138,10 +172,11 @@ def encode_record(
         dtype = INFERRED[next(iter(given.values())).dtype.name]
     info = BlockInfo(tokens, heads, head_dim, dtype, Kind(sum(given)), **identity)
     check_block(info, scheme)
+    book = book_of(info, codebook) if scheme == Scheme.KLT else None
     arrays: Arrays = {kind: np.ascontiguousarray(a).view(BITS[dtype]) for kind, a in given.items()}
-    flags, params, payload = encode_payload(arrays, info, scheme)
+    flags, used, params, payload = encode_payload(arrays, info, scheme, book)
     padding = -len(payload) % spec.LINE_BYTES
-    return build_header(info, scheme, flags, params, payload) + payload + bytes(padding)
+    return build_header(info, used, flags, params, payload) + payload + bytes(padding)
 
 
 def parse_header(record: bytes) -> np.void:
@@ -166,15 +201,15 @@ def check_header(header: np.void, info: BlockInfo) -> None:
         raise fault(Status.BAD_FLAGS, "flags", int(header["flags"]), Flag.RAW, damaged)
     must_equal("reserved0", 0, Status.BAD_FLAGS, damaged)
     must_equal("reserved1", 0, Status.BAD_FLAGS, damaged)
-    if header["scheme"] not in SCHEMES:
-        raise fault(Status.BAD_SCHEME, "scheme", int(header["scheme"]), max(SCHEMES), damaged)
+    if header["scheme"] not in KNOWN:
+        raise fault(Status.BAD_SCHEME, "scheme", int(header["scheme"]), max(KNOWN), damaged)
     for name in ("dtype", "kinds", "tokens", "heads", "head_dim"):
         must_equal(name, getattr(info, name), Status.SHAPE_MISMATCH, other)
     for name in ("first_position", "first_layer", "layer_count", "first_head"):
         must_equal(name, getattr(info, name), Status.IDENTITY_MISMATCH, other)
     must_equal("layout_fingerprint", info.layout_fingerprint, Status.LAYOUT_MISMATCH, other)
     must_equal("codebook_fingerprint", info.codebook_fingerprint, Status.CODEBOOK_MISMATCH, other)
-    if info.dtype == DType.FP32 and header["scheme"] != Scheme.RAW:
+    if info.dtype == DType.FP32 and header["scheme"] not in EXACT:
         raise fault(Status.BAD_DTYPE, "dtype", info.dtype, DType.BF16, damaged)
     if header["flags"] & Flag.RAW:
         if header["scheme_params"].any():
@@ -201,18 +236,28 @@ def payload_range(scheme: Scheme, info: BlockInfo) -> tuple[int, int]:
     if scheme == Scheme.INT4:
         exact = int4.payload_bytes(info.shape, info.kind_list)
         return exact, exact
+    if scheme == Scheme.KLT:
+        return rans.STATE_BYTES, info.block_bytes - 1
+    if scheme == Scheme.LOSSLESS:
+        values = len(info.kind_list) * info.kind_values
+        return lossless.least_bytes(values, DType(info.dtype)), info.block_bytes - 1
     runs = -(-info.kind_values // int8_delta_rle.MAX_RUN)
     return 2 * runs * len(info.kind_list), info.block_bytes - 1
 
 
-def decode_record(record: bytes, info: BlockInfo) -> tuple[np.ndarray | None, np.ndarray | None]:
+def decode_record(
+    record: bytes, info: BlockInfo, codebook: Codebook | None = None
+) -> tuple[np.ndarray | None, np.ndarray | None]:
     """record, and the block that it should be -> (k, v) as bit patterns, None where it lacks one.
 
-    uint16 (fp16, bf16) or uint32 (fp32) of (tokens, heads, head_dim); RecordError on any fault.
+    codebook: for records of scheme klt. uint16 (fp16, bf16) or uint32 (fp32) of (tokens, heads, head_dim);
+    RecordError on any fault.
     """
     header = parse_header(record)
     check_block(info, Scheme.RAW)
     check_header(header, info)
+    is_klt = header["scheme"] == Scheme.KLT and not header["flags"] & Flag.RAW
+    book = book_of(info, codebook) if is_klt else None
     check_payload_bytes(header, info)
     start, end = len(header.tobytes()), len(header.tobytes()) + int(header["payload_bytes"])
     if end > len(record):
@@ -222,16 +267,23 @@ def decode_record(record: bytes, info: BlockInfo) -> tuple[np.ndarray | None, np
     if found != header["crc32c"]:
         stated = int(header["crc32c"])
         raise fault(Status.BAD_CRC, "crc32c", found, stated, "record damaged; refetch the block")
-    arrays = decode_payload(payload, header, info)
+    arrays = decode_payload(payload, header, info, book)
     return arrays.get(Kind.KEY), arrays.get(Kind.VALUE)
 
 
-def decode_payload(payload: bytes, header: np.void, info: BlockInfo) -> Arrays:
+def decode_payload(
+    payload: bytes, header: np.void, info: BlockInfo, book: klt.Book | None = None
+) -> Arrays:
     """Bit patterns per kind from a payload whose checksum holds."""
     if header["flags"] & Flag.RAW:
         kinds = info.kind_list
         decoded = raw.decode(payload, len(kinds), info.shape, BITS[DType(info.dtype)])
         return dict(zip(kinds, decoded, strict=True))
-    params, fmt = header["scheme_params"].tobytes(), FORMATS[DType(info.dtype)]
+    params = header["scheme_params"].tobytes()
+    if header["scheme"] == Scheme.LOSSLESS:
+        return lossless.decode(payload, params, Kind(info.kinds), info.shape, DType(info.dtype))
+    fmt = FORMATS[DType(info.dtype)]
+    if book is not None:
+        return klt.decode(payload, params, info.tokens, fmt, book)
     coder = CODERS[Scheme(header["scheme"])]
     return coder.decode(payload, params, Kind(info.kinds), info.shape, fmt)

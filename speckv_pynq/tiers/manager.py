@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from speckv_pynq import spec
 from speckv_pynq.block import BlockShape
-from speckv_pynq.codec import Codebook, Codec
+from speckv_pynq.codec import Codec, LoadedCodebook
 from speckv_pynq.config import TierConfig
 from speckv_pynq.device.protocol import Completions, Device, DeviceBuffer
 from speckv_pynq.errors import ConfigError, DeviceError, PoolFull, ShapeError
@@ -35,7 +35,9 @@ Handles = npt.NDArray[np.uint64]
 
 
 class TierManager:
-    """The tiered cache of one model's blocks; the device stays the caller's.
+    """The tiered cache of one model's blocks; device and codebook stay the caller's.
+
+    layers: of the model. Where the codebook joins several in a record, a block's layer is the first of them.
 
     Safe to use from several threads: calls are serialised, whole. A call that raises has changed
     nothing, except that a get may have written other blocks of its destination.
@@ -50,16 +52,18 @@ class TierManager:
         layout_fingerprint: int = 0,
         *,
         layers: int,
-        codebook: Codebook | None = None,
+        codebook: LoadedCodebook | None = None,
     ) -> None:
         self.shape, self.config, self.layers = shape, config, layers
         self.codec = Codec(device, shape, scheme, layout_fingerprint, codebook)
+        if codebook is not None:
+            codebook.check(shape, range(0, layers, codebook.layer_count))
         self._lock = threading.Lock()
         self._closed = False
         self._buffers: list[DeviceBuffer] = []
         self._staging = Staging(device, self.codec, config.l2_bytes)
         self._policy: Policy = LruPolicy() if config.policy == "lru" else DensePolicy()
-        self._encoded = self._raw = self._overflows = 0
+        self._encoded = self._raw = self._int4 = self._overflows = 0
         try:
             self._core = self._make_core(device)
             self._workers = Workers(device.num_engines)
@@ -92,7 +96,7 @@ class TierManager:
             self._check_open()
             self._fetcher.settle()
             handles: list[U64] = []
-            asked = raw = overflows = 0
+            asked = raw = int4 = overflows = 0
             try:
                 for first in range(0, len(at), self._staging.blocks):
                     part = slice(first, first + self._staging.blocks)
@@ -100,6 +104,7 @@ class TierManager:
                     asked += int(completions["record_bytes"].sum())
                     handles.append(self._store(layer, at[part], completions))
                     raw += np.count_nonzero(completions["flags"] & spec.Flag.RAW)
+                    int4 += self._staging.count(len(at[part]), spec.Scheme.INT4)
                     overflows += too_large
             except BaseException as error:
                 for taken in handles:
@@ -111,6 +116,8 @@ class TierManager:
             self._overflows += overflows
             if self.codec.scheme != spec.Scheme.RAW:
                 self._raw += int(raw)
+            if self.codec.scheme == spec.Scheme.KLT:
+                self._int4 += int4
             return np.concatenate(handles) if handles else np.empty(0, np.uint64)
 
     def get(
@@ -181,6 +188,7 @@ class TierManager:
                 bytes_decoded=self._fetcher.decoded * self.shape.block_bytes,
                 bytes_encoded=self._encoded,
                 raw_fallbacks=self._raw,
+                int4_fallbacks=self._int4,
                 overflows=self._overflows,
             )
 

@@ -161,7 +161,9 @@ class Fetcher:
             for following in (*rounds, None):
                 if following is not None:
                     rows = table[following.first * parts : following.end * parts]
-                    run = self._codec.device.start_decompress(pool, following.memory, rows)
+                    run = self._codec.device.start_decompress(
+                        pool, following.memory, rows, self._codec.codebook_memory
+                    )
                     running.append((following, run))
                 if running and (len(running) > 1 or following is None):
                     this, run = running[0]

@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 
+from speckv_pynq import spec
 from speckv_pynq.codec import BLOCK_ID, Codec
 from speckv_pynq.device.protocol import Completions, Device, DeviceBuffer
 from speckv_pynq.errors import ConfigError
@@ -14,6 +15,7 @@ from speckv_pynq.native import U32, U64
 # Of one half: small enough to stay in the caches between decoding and unpacking, large enough
 # to be worth the calls.
 ROUND_BYTES: Final = 2 << 20
+_SCHEME_AT: Final = spec.RECORD_HEADER.fields["scheme"][1]  # type: ignore[index]
 
 
 class Staging:
@@ -94,6 +96,11 @@ class Staging:
             self.record_slots(n).reshape(-1),
             np.tile(self._capacities, n),
         )
+
+    def count(self, count: int, scheme: spec.Scheme) -> int:
+        """Of the records that `encode` made of so many blocks, those of this scheme."""
+        at = self.record_slots(count).reshape(-1).astype(np.int64) + _SCHEME_AT
+        return int(np.count_nonzero(self.buffer.array[at] == scheme))
 
     def free(self) -> None:
         buffer, self._buffer = self._buffer, None

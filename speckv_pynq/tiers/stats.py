@@ -27,6 +27,9 @@ class TierStats:
     bytes_decoded: int
     bytes_encoded: int
     raw_fallbacks: int  # records kept raw though another scheme was asked for
+    int4_fallbacks: (
+        int  # records of scheme klt that are int4: the codebook did not fit their values
+    )
     overflows: int  # finite values that became infinite when a block was packed
 
     @property

@@ -71,6 +71,17 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def codebook_file(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A codebook for that model, both layers in a record; random, so that it loses much."""
+    transformers = pytest.importorskip("transformers")
+    from tests.integrations.grouped import codebook
+
+    path = tmp_path_factory.mktemp("codebook") / "random.safetensors"
+    codebook(transformers.AutoConfig.from_pretrained(model_folder), 2).save(path)
+    return path
+
+
 def _byte_tokenizer(transformers: Any) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 

@@ -44,6 +44,21 @@ def test_generate(speckv, model_folder):
     assert 0.2 < results["quarter_raw"]["l1_share"] < 0.3
 
 
+def test_klt_where_there_is_a_codebook(speckv, model_folder, text_file, codebook_file):
+    model = ("--model", model_folder, "--codebook", codebook_file)
+    ran = speckv(
+        "bench", "codec", *model, "--text", text_file, "--tokens", 320, "--repeats", 1
+    )  # fmt: skip
+    assert (ran.code, ran.err) == (0, "")
+    klt = next(result for result in ran.figures["results"] if result["scheme"] == "klt")
+    assert klt["ratio"] > 3
+    assert klt["decode_gb_s"] > 0
+    ran = speckv("bench", "generate", *model, "--prompt-tokens", 300, "--new-tokens", 3)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.figures["all_l1_klt_ratio"] > 0
+    assert ran.figures["quarter_klt_ratio"] > 0
+
+
 def test_memory(speckv):
     ran = speckv(
         "bench", "memory", "--tokens", 4096, "--layers", 4, "--processes", 1, "--scheme", "raw"

@@ -46,6 +46,41 @@ def test_raw_equals_the_exact_cache(speckv, model_folder, text_file, tmp_path):
         assert words in ran.out
 
 
+def test_klt_beside_int4(speckv, model_folder, text_file, codebook_file, tmp_path):
+    ran = demo(
+        speckv, tmp_path, "--model", model_folder, "--text", text_file, "--codebook", codebook_file,
+        "--prompt-tokens", 300, "--new-tokens", 20, "--score-tokens", 100,
+    )  # fmt: skip
+    results = ran.figures["results"]
+    assert [result["scheme"] for result in results] == ["klt", "int4"]
+    assert results[0]["codebook_bytes"] > 0 == results[1]["codebook_bytes"]
+    for result in results:
+        assert result["tokens_per_s"] > 0
+        assert result["generated_tokens"] == 20
+    assert results[0]["ratio_records"] > results[1]["ratio_records"] > 3
+    assert ran.figures["ratio_records"] == results[0]["ratio_records"]
+    assert "SpecKV klt" in ran.out
+    assert "SpecKV int4" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("--scheme", "klt"), "speckv calibrate"),
+        (("--scheme", "raw", "--codebook", "{codebook}"), "--codebook: scheme raw takes none"),
+    ],
+)
+def test_what_klt_needs(speckv, model_folder, text_file, codebook_file, tmp_path, arguments, text):
+    arguments = [argument.format(codebook=codebook_file) for argument in arguments]
+    ran = speckv(
+        "demo", "--model", model_folder, "--text", text_file, "--picture", tmp_path / "p.png",
+        "--prompt-tokens", 300, "--score-tokens", 100, *arguments,
+    )  # fmt: skip
+    assert ran.code == 2
+    assert text in ran.err
+    assert ran.err.count("\n") == 1
+
+
 def test_a_text_too_short_is_one_line(speckv, model_folder, text_file):
     ran = speckv("demo", "--model", model_folder, "--text", text_file)
     assert ran.code == 2

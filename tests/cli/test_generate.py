@@ -47,6 +47,15 @@ def test_prompt_from_a_file_and_from_stdin(speckv, model_folder, tmp_path, monke
     assert by_file.figures["text"] == by_stdin.figures["text"]
 
 
+def test_klt_with_a_codebook(speckv, model_folder, codebook_file):
+    base = ("generate", "--model", model_folder, "--prompt", PROMPT * 3, "--max-new-tokens", 20)
+    ran = speckv(*base, "--scheme", "klt", "--codebook", codebook_file)
+    assert (ran.code, ran.err.count("speckv:")) == (0, 0)
+    assert ran.figures["new_tokens"] == 20
+    assert ran.figures["ratio_records"] > 3
+    assert "scheme int4 takes none" in speckv(*base, "--codebook", codebook_file).err
+
+
 def test_sampling_is_seeded(speckv, model_folder):
     base = ("generate", "--model", model_folder, "--prompt", PROMPT, "--temperature", 1.5)
     texts = [
@@ -63,6 +72,11 @@ def test_sampling_is_seeded(speckv, model_folder):
         (["--prompt", PROMPT, "--temperature", -1], "< 0"),
         (["--prompt", PROMPT * 4, "--l3-mb", 0.001], "l3"),
         (["--prompt", PROMPT, "--sinks", -1], "sinks -1"),
+        (["--prompt", PROMPT, "--scheme", "klt"], "speckv calibrate"),
+        (
+            ["--prompt", PROMPT, "--scheme", "klt", "--codebook", __file__],
+            "not a readable safetensors",
+        ),
     ],
 )
 def test_errors_are_one_line(speckv, model_folder, arguments, words):

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from speckv_pynq import spec
+from speckv_pynq.codebook import Codebook
 from speckv_pynq.reference import BlockInfo
 from speckv_pynq.reference.record import BITS
 from speckv_pynq.spec import DType, Kind, Scheme
@@ -51,6 +52,16 @@ def is_untouched(memory: np.ndarray) -> bool:
     return bool((memory == CANARY).all())
 
 
+def image_of(codebook: Codebook | None) -> np.ndarray:
+    """(lines, 64) uint8, aligned to a line as the kernels want it."""
+    data = codebook.image if codebook is not None else b""
+    memory = np.zeros(len(data) + spec.LINE_BYTES, np.uint8)
+    start = -memory.ctypes.data % spec.LINE_BYTES
+    image = memory[start : start + len(data)].reshape(-1, spec.LINE_BYTES)
+    image[:] = np.frombuffer(data, np.uint8).reshape(image.shape)
+    return image
+
+
 class Kernels:
     """A build of libspeckv.so."""
 
@@ -59,7 +70,8 @@ class Kernels:
         pointer, u64, u32 = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32
         for name in ("speckv_csim_kv_compress", "speckv_csim_kv_decompress"):
             function = getattr(self.library, name)
-            function.argtypes = [pointer, u64, pointer, u64, pointer, pointer, u32, u64]
+            buffers = [pointer, u64, pointer, u64, pointer, u64]
+            function.argtypes = [*buffers, pointer, pointer, u32, u64]
             function.restype = ctypes.c_int32
         self.library.speckv_csim_crc32c.argtypes = [u32, pointer, u64]
         self.library.speckv_csim_crc32c.restype = u32
@@ -80,14 +92,17 @@ class Kernels:
         target: np.ndarray,
         descriptors: np.ndarray,
         abi_id: int = spec.ABI_ID,
+        image: np.ndarray | None = None,
     ) -> tuple[int, np.ndarray]:
-        """kernel: "compress" or "decompress" -> (status of the call, completions)."""
+        """kernel: "compress" or "decompress" -> (status of the call, completions). image: of a codebook."""
         completions = np.zeros(len(descriptors), spec.COMPLETION)
         status = getattr(self.library, f"speckv_csim_kv_{kernel}")(
             source.ctypes.data,
             source.nbytes,
             target.ctypes.data,
             target.nbytes,
+            None if image is None else image.ctypes.data,
+            0 if image is None else image.nbytes,
             descriptors.ctypes.data,
             completions.ctypes.data,
             len(descriptors),
@@ -96,26 +111,45 @@ class Kernels:
         return status, completions
 
     def encode(
-        self, info: BlockInfo, k: np.ndarray | None, v: np.ndarray | None, scheme: Scheme
+        self,
+        info: BlockInfo,
+        k: np.ndarray | None,
+        v: np.ndarray | None,
+        scheme: Scheme,
+        codebook: Codebook | None = None,
+        slot_number: int = 0,
     ) -> tuple[np.void, bytes]:
         """-> (completion, record); asserts that nothing outside the slot was written."""
-        table = descriptor(info, scheme)
+        table = descriptor(info, scheme, codebook_slot=slot_number)
         memory, slot = guarded(int(table["record_capacity"][0]))
-        status, completions = self.call("compress", block_bytes_of(k, v), slot, table)
+        source, image = block_bytes_of(k, v), image_of(codebook)
+        status, completions = self.call("compress", source, slot, table, image=image)
         assert status == spec.Status.OK
         assert is_untouched(memory[:MARGIN])
         assert is_untouched(memory[-MARGIN:])
         return completions[0], slot[: completions[0]["record_bytes"]].tobytes()
 
-    def decode(self, record: bytes, info: BlockInfo) -> Decoded:
+    def decode(
+        self,
+        record: bytes,
+        info: BlockInfo,
+        codebook: Codebook | None = None,
+        slot_number: int = 0,
+    ) -> Decoded:
         """-> (completion, k, v); asserts that an error leaves the destination untouched."""
-        return self.decode_many([record], info)[0]
+        return self.decode_many([record], info, codebook, slot_number)[0]
 
-    def decode_many(self, records: Sequence[bytes], info: BlockInfo) -> list[Decoded]:
+    def decode_many(
+        self,
+        records: Sequence[bytes],
+        info: BlockInfo,
+        codebook: Codebook | None = None,
+        slot_number: int = 0,
+    ) -> list[Decoded]:
         """Decodes records that all should be the same block, in one call."""
         padded = [r + bytes(-len(r) % spec.LINE_BYTES) for r in records]
         sizes = np.array([len(r) for r in padded])
-        table = np.repeat(descriptor(info), len(records))
+        table = np.repeat(descriptor(info, codebook_slot=slot_number), len(records))
         table["record_offset"] = np.cumsum(sizes) - sizes
         table["record_capacity"] = sizes
         stride = info.block_bytes + MARGIN
@@ -126,7 +160,11 @@ class Kernels:
             table["value_offset"] += starts.astype(np.uint64)
         memory, blocks = guarded(stride * len(records))
         status, completions = self.call(
-            "decompress", np.frombuffer(b"".join(padded), np.uint8), blocks, table
+            "decompress",
+            np.frombuffer(b"".join(padded), np.uint8),
+            blocks,
+            table,
+            image=image_of(codebook),
         )
         assert status == spec.Status.OK
         assert is_untouched(memory[:MARGIN])

@@ -6,7 +6,8 @@ alone, so no NumPy version changes them; two are real (tests/data).
 
 golden/records.bin holds the records one behind the other; golden/manifest.json says for each what block
 it was made of (style, seed), what a reader must expect, where the record lies, and the SHA-256 of the
-decoded K, then V.
+decoded K, then V. golden/codebook.safetensors is the codebook of the records of scheme klt; made once, because
+linear algebra differs in its last bits from machine to machine.
 """
 
 from __future__ import annotations
@@ -20,13 +21,16 @@ from pathlib import Path
 import numpy as np
 
 from speckv_pynq import spec
+from speckv_pynq.codebook import Codebook
 from speckv_pynq.reference import BlockInfo, decode_record, encode_record
 from speckv_pynq.reference.record import SCHEMES
 from speckv_pynq.spec import DType, Kind, Scheme
 from tests.blocks import identity
+from tests.codebooks import Shape, random_codebook
 
 FOLDER = Path(__file__).parent / "golden"
 RECORDS, MANIFEST = FOLDER / "records.bin", FOLDER / "manifest.json"
+CODEBOOK = FOLDER / "codebook.safetensors"
 REAL_BLOCKS = Path(__file__).parents[1] / "data/smollm2_blocks.npz"
 STYLES = ("zeros", "runs", "normal", "wide", "any")
 
@@ -89,6 +93,29 @@ def arrays_of(style: str, seed: int, info: BlockInfo) -> tuple[np.ndarray | None
     return tuple(bits if kind in info.kinds else None for kind, bits in made.items())
 
 
+def codebook() -> Codebook:
+    """For blocks of one head of 64, layers 2 to 5."""
+    if not CODEBOOK.exists():
+        random_codebook(11, Shape(1, 64), units=4, scale=0.5, first_layer=2).save(CODEBOOK)
+    return Codebook.load(CODEBOOK)
+
+
+def klt_blocks() -> Iterator[tuple[str, int, BlockInfo]]:
+    """The same for scheme klt: what the codebook expects, and what goes to int4 or stays raw."""
+    fingerprint = codebook().fingerprint
+    for n, (style, tokens) in enumerate(
+        [("normal", 16), ("normal", 32), ("wide", 64), ("any", 16)]
+    ):
+        info = BlockInfo(
+            *(tokens, 1, 64),
+            dtype=(DType.FP16, DType.BF16)[n % 2],
+            first_layer=2 + n,
+            first_position=1000 * n + 7,
+            codebook_fingerprint=fingerprint,
+        )
+        yield style, 40 + n, info
+
+
 def digest(k: np.ndarray | None, v: np.ndarray | None) -> str:
     return hashlib.sha256(b"".join(a.tobytes() for a in (k, v) if a is not None)).hexdigest()
 
@@ -96,12 +123,17 @@ def digest(k: np.ndarray | None, v: np.ndarray | None) -> str:
 def build() -> tuple[bytes, str]:
     """(records.bin, manifest.json)."""
     records, entries = b"", []
-    for style, seed, info in blocks():
-        k, v = arrays_of(style, seed, info)
-        for scheme in SCHEMES:
-            if scheme == Scheme.RAW and style != "any":
-                continue  # the other blocks' bytes would only be repeated
-            record = encode_record(k, v, scheme, **identity(info))
+    # The bytes of other blocks would only be repeated by scheme raw.
+    cases = [
+        (*block, scheme)
+        for block in blocks()
+        for scheme in SCHEMES
+        if scheme != Scheme.RAW or block[0] == "any"
+    ]
+    for chosen, book in ((cases, None), ([(*b, Scheme.KLT) for b in klt_blocks()], codebook())):
+        for style, seed, info, scheme in chosen:
+            k, v = arrays_of(style, seed, info)
+            record = encode_record(k, v, scheme, codebook=book, **identity(info))
             entries.append(
                 {
                     "style": style,
@@ -110,7 +142,7 @@ def build() -> tuple[bytes, str]:
                     "expect": {name: int(value) for name, value in info.__dict__.items()},
                     "offset": len(records),
                     "bytes": len(record),
-                    "decoded_sha256": digest(*decode_record(record, info)),
+                    "decoded_sha256": digest(*decode_record(record, info, book)),
                 }
             )
             records += record

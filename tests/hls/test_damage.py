@@ -67,7 +67,7 @@ def mutate(rng: np.random.Generator, record: bytes) -> bytes:
             cut = int(rng.integers(max(1, len(payload))))
             record = with_payload(record, payload[:cut] + rng.bytes(int(rng.integers(64))))
         else:  # another scheme's meaning for the same payload
-            record = with_fields(record, scheme=rng.integers(4), flags=rng.integers(2))
+            record = with_fields(record, scheme=rng.integers(5), flags=rng.integers(2))
         if len(payload_of(record)) > 2 * spec.MAX_BLOCK_BYTES:
             break
     return repaired(record) if rng.integers(4) else record

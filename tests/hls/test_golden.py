@@ -7,6 +7,7 @@ import json
 import pytest
 
 from speckv_pynq import spec
+from speckv_pynq.codebook import Codebook
 from speckv_pynq.reference import BlockInfo, decode_record, encode_record
 from speckv_pynq.spec import DType, Kind, Scheme, Status
 from tests.blocks import identity
@@ -16,6 +17,7 @@ from tests.hls.make_golden import (
     RECORDS,
     arrays_of,
     build,
+    codebook,
     digest,
     golden_bits,
     splitmix64,
@@ -35,6 +37,10 @@ def stored(entry: dict) -> tuple[bytes, BlockInfo, Scheme]:
     return record, info, Scheme[entry["scheme"].upper()]
 
 
+def book_for(scheme: Scheme) -> Codebook | None:
+    return codebook() if scheme == Scheme.KLT else None
+
+
 def test_files_are_what_the_script_makes() -> None:
     """Fails after a change of the format: then format_version must change, or the change must go."""
     assert build() == (ALL, MANIFEST.read_text())
@@ -45,16 +51,19 @@ def test_files_are_what_the_script_makes() -> None:
 def test_reference_writes_and_reads_it(entry: dict) -> None:
     record, info, scheme = stored(entry)
     k, v = arrays_of(entry["style"], entry["seed"], info)
-    assert encode_record(k, v, scheme, **identity(info)) == record
-    assert digest(*decode_record(record, info)) == entry["decoded_sha256"]
+    book = book_for(scheme)
+    assert encode_record(k, v, scheme, codebook=book, **identity(info)) == record
+    assert digest(*decode_record(record, info, book)) == entry["decoded_sha256"]
 
 
 @each_record
 def test_csim_writes_and_reads_it(kernels: Kernels, entry: dict) -> None:
     record, info, scheme = stored(entry)
     k, v = arrays_of(entry["style"], entry["seed"], info)
-    assert kernels.encode(info, k, v, scheme)[1] == record
-    completion, got_k, got_v = kernels.decode(record, info)
+    book = book_for(scheme)
+    slot = book.slots[info.first_layer] if book else 0
+    assert kernels.encode(info, k, v, scheme, book, slot)[1] == record
+    completion, got_k, got_v = kernels.decode(record, info, book, slot)
     assert completion["status"] == Status.OK
     assert digest(got_k, got_v) == entry["decoded_sha256"]
 

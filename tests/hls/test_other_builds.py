@@ -14,8 +14,10 @@ from speckv_pynq.reference import BlockInfo
 from speckv_pynq.reference.record import SCHEMES
 from speckv_pynq.spec import DType, Kind, Scheme
 from tests.blocks import FINITE_CASES, LOSSY_DTYPES, make_bits
+from tests.codebooks import random_codebook
 from tests.hls.kernels import Kernels, same
 from tests.hls.test_every_code import INT4_EXPONENTS, INT4_INFO, int4_corner_record
+from tests.hls.test_klt import FORMS, LAYER, info_of, normal_block
 from tests.records import flipped, with_fields
 
 HLS = Path(__file__).resolve().parents[2] / "hls"
@@ -92,6 +94,22 @@ def test_records_and_blocks_are_the_same(build: Kernels, kernels: Kernels, schem
                 assert got == expected
             else:
                 assert same(got, expected)
+
+
+@pytest.mark.parametrize("number", range(len(FORMS)))
+def test_klt_is_the_same(build: Kernels, kernels: Kernels, number: int) -> None:
+    shape, dtype = FORMS[number], LOSSY_DTYPES[number % 2]
+    codebook = random_codebook(number, shape, units=2, first_layer=LAYER)
+    info = info_of(shape, codebook, (16, 32, 64)[number % 3], dtype, 1000 + number)
+    for spread in (0.3, 6.0):  # the second is handed to int4
+        block = normal_block(info, number, spread)
+        want_done, want = kernels.encode(info, *block, Scheme.KLT, codebook, 1)
+        done, record = build.encode(info, *block, Scheme.KLT, codebook, 1)
+        assert (done, record) == (want_done, want)
+        got, expected = (b.decode(want, info, codebook, 1) for b in (build, kernels))
+        assert got[0] == expected[0]
+        assert same(got[1], expected[1])
+        assert same(got[2], expected[2])
 
 
 def test_faults_are_the_same(build: Kernels, kernels: Kernels) -> None:

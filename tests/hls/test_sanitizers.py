@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.codebooks import Shape, random_codebook
+
 HLS = Path(__file__).resolve().parents[2] / "hls"
 ITERATIONS = 30000  # about three seconds
 # The kernels alone: the CMake variant (SPECKV_SANITIZE) takes three times as long to build.
@@ -25,8 +27,10 @@ def test_fuzz_decompress_finds_nothing(tmp_path: Path) -> None:
     sources = [*(HLS / "csim").glob("*.cpp"), *(HLS / "generated").glob("*.cpp")]
     sources.append(HLS / "csim/fuzz/fuzz_decompress.cpp")
     subprocess.run([*COMMAND, *map(str, sources), "-o", str(program)], check=True, timeout=150)
+    image = tmp_path / "codebook.image"
+    image.write_bytes(random_codebook(4, Shape(2, 64)).image)
     done = subprocess.run(
-        [str(program), str(ITERATIONS), "1"],
+        [str(program), str(ITERATIONS), "1", str(image)],
         check=False,
         capture_output=True,
         text=True,

@@ -8,7 +8,7 @@ import pytest
 from speckv_pynq import spec
 from speckv_pynq.errors import RecordError
 from speckv_pynq.reference import BlockInfo, decode_record, encode_record, int8_delta_rle
-from speckv_pynq.reference.record import SCHEMES
+from speckv_pynq.reference.record import KNOWN, SCHEMES
 from speckv_pynq.spec import DType, Flag, Kind, Scheme, Status
 from tests.blocks import make_bits
 from tests.hls.kernels import Kernels, block_bytes_of, descriptor, guarded, is_untouched
@@ -42,7 +42,7 @@ DESCRIPTOR_FAULTS = [
     ({"tokens": 48}, Status.BAD_SHAPE, 48, 64),
     ({"head_dim": 72}, Status.BAD_SHAPE, 72, 256),
     ({"heads": 0}, Status.BAD_SHAPE, 0, 1),
-    ({"heads": 33}, Status.BLOCK_TOO_LARGE, 33 * 4096, spec.MAX_BLOCK_BYTES),
+    ({"heads": 257}, Status.BLOCK_TOO_LARGE, 257 * 4096, spec.MAX_BLOCK_BYTES),
     (
         {"heads": 0xFFFF, "tokens": 64, "head_dim": 256},  # 32 bits do not hold its bytes
         Status.BLOCK_TOO_LARGE,
@@ -51,8 +51,9 @@ DESCRIPTOR_FAULTS = [
     ),
 ]
 COMPRESS_FAULTS = [
-    ({"scheme": Scheme.KLT}, Status.BAD_SCHEME, Scheme.KLT, max(SCHEMES)),
-    ({"scheme": 255}, Status.BAD_SCHEME, 255, max(SCHEMES)),
+    ({"scheme": Scheme.KLT}, Status.CODEBOOK_MISMATCH, 0, 0),  # no codebook was given
+    ({"scheme": max(KNOWN) + 1}, Status.BAD_SCHEME, max(KNOWN) + 1, max(KNOWN)),
+    ({"scheme": 255}, Status.BAD_SCHEME, 255, max(KNOWN)),
     ({"dtype": DType.FP32}, Status.BAD_DTYPE, DType.FP32, DType.BF16),
     ({"record_capacity": SLOT - LINE}, Status.RECORD_TOO_SMALL, SLOT - LINE, SLOT),
     ({"record_capacity": 0}, Status.RECORD_TOO_SMALL, 0, SLOT),

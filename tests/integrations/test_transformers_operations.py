@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from speckv_pynq import spec
 from speckv_pynq.block import BlockShape, block_ids
-from speckv_pynq.codec import Codec
+from speckv_pynq.codec import Codec, LoadedCodebook
 from speckv_pynq.device import open_device
 from speckv_pynq.integrations.transformers import CacheConfig, SpecKVCache
+from tests.integrations.grouped import codebook
 from tests.integrations.tiny import HEAD_DIM, HEADS, LAYERS, config
 
 pytestmark = pytest.mark.requires("libspeckv")
@@ -28,19 +29,23 @@ Operation = tuple[str, object]
 
 @dataclass
 class Plain:
-    """(layers, 2, rows, heads, tokens, head_dim): what each position must give; coded blocks as decoded."""
+    """(layers, 2, rows, heads, tokens, head_dim): what each position must give; coded blocks as decoded.
+
+    Records hold `group` consecutive layers.
+    """
 
     cache: SpecKVCache
     codec: Codec
     kv: torch.Tensor
+    group: int = 1
     generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(3))
 
     def append(self, tokens: int) -> None:
         rows, before = self.kv.shape[2], self.cache.get_seq_length()
         old = self.blocks()
-        shape = (LAYERS, 2, rows, HEADS, tokens, HEAD_DIM)
+        shape = (self.layers, 2, rows, HEADS, tokens, HEAD_DIM)
         new = torch.randn(shape, generator=self.generator).to(self.kv.dtype)
-        for layer in range(LAYERS):
+        for layer in range(self.layers):
             got = self.cache.update(new[layer, 0], new[layer, 1], layer)
             for kind in range(2):
                 want = torch.cat([self.kv[layer, kind], new[layer, kind]], 2)
@@ -48,6 +53,10 @@ class Plain:
         self.kv = torch.cat([self.kv, self.held(new)], 4)
         for row, start in sorted(self.blocks() - old):
             self.code(row, start)
+
+    @property
+    def layers(self) -> int:
+        return self.kv.shape[0]
 
     def held(self, new: torch.Tensor) -> torch.Tensor:
         """Tokens as later passes see them until they are coded: in fp16 where blocks are."""
@@ -68,10 +77,20 @@ class Plain:
         k, v = block.transpose(2, 3).half().unbind(1)
         if self.codec.scheme == spec.Scheme.RAW:
             return
-        ids = block_ids(np.arange(LAYERS), start)
-        k, v = self.codec.decode_arrays(self.codec.encode_arrays(k.numpy(), v.numpy(), ids), ids)
-        decoded = torch.stack([torch.from_numpy(k), torch.from_numpy(v)], 1)
+        padding = self.cache.layers[0].state.layout.padding[row]
+        ids = block_ids(np.arange(0, self.layers, self.group), max(0, start - padding))
+        k, v = (self.joined(x).numpy() for x in (k, v))
+        k, v = self.codec.decode_arrays(self.codec.encode_arrays(k, v, ids), ids)
+        decoded = torch.stack([self.parted(torch.from_numpy(x)) for x in (k, v)], 1)
         self.kv[:, :, row, :, start : start + BLOCK] = decoded.transpose(2, 3)
+
+    def joined(self, x: torch.Tensor) -> torch.Tensor:
+        """(layers, tokens, heads, dim) -> (records, tokens, heads of a record, dim)."""
+        return x.unflatten(0, (-1, self.group)).transpose(1, 2).flatten(2, 3).contiguous()
+
+    def parted(self, x: torch.Tensor) -> torch.Tensor:
+        """The inverse of `joined`."""
+        return x.unflatten(2, (self.group, HEADS)).transpose(1, 2).flatten(0, 1)
 
     def crop(self, tokens: int) -> None:
         self.cache.crop(-tokens)
@@ -105,7 +124,7 @@ class Plain:
 
     def reset(self, rows: int) -> None:
         self.cache.reset()
-        self.kv = self.kv.new_empty(LAYERS, 2, rows, HEADS, 0, HEAD_DIM)
+        self.kv = self.kv.new_empty(self.layers, 2, rows, HEADS, 0, HEAD_DIM)
 
 
 OPERATIONS = st.one_of(
@@ -131,10 +150,19 @@ def plain(
     padding: list[int] | None = None,
     recent: int = 0,
     l1_bytes: int | None = LITTLE,
+    group: int = 0,
 ) -> Plain:
-    made = config(dtype=dtype)
+    """group: for scheme klt: layers that its codebook joins; the model has two such groups if it is 2."""
+    layers = 4 if group == 2 else LAYERS
+    made = config(dtype=dtype, num_hidden_layers=layers)
+    book = codebook(made, group) if group else None
     kind = CacheConfig(
-        scheme=scheme, block_tokens=BLOCK, sinks=SINKS, recent=recent, l1_bytes=l1_bytes
+        scheme=scheme,
+        block_tokens=BLOCK,
+        sinks=SINKS,
+        recent=recent,
+        l1_bytes=l1_bytes,
+        codebook=book,
     )
     mask = None
     if padding:
@@ -142,9 +170,13 @@ def plain(
         for row, count in enumerate(padding):
             mask[row, :count] = 0
     cache = SpecKVCache.for_model(made, kind, attention_mask=mask)
-    shape = BlockShape(BLOCK, HEADS, HEAD_DIM, spec.DType.FP16)
-    codec = Codec(open_device("csim"), shape, spec.Scheme[scheme.upper()])
-    return Plain(cache, codec, torch.empty(LAYERS, 2, rows, HEADS, 0, HEAD_DIM, dtype=dtype))
+    each = max(1, group)
+    shape = BlockShape(BLOCK, each * HEADS, HEAD_DIM, spec.DType.FP16)
+    device = open_device("csim")
+    loaded = None if book is None else LoadedCodebook(device, book)
+    codec = Codec(device, shape, spec.Scheme[scheme.upper()], 0, loaded)
+    kv = torch.empty(layers, 2, rows, HEADS, 0, HEAD_DIM, dtype=dtype)
+    return Plain(cache, codec, kv, each)
 
 
 def run(model: Plain, operations: list[Operation]) -> None:
@@ -181,6 +213,43 @@ def test_any_sequence(
     operations: list[Operation],
 ) -> None:
     run(plain(scheme, torch.float32, 3, padding, recent, l1_bytes), [("append", 60), *operations])
+
+
+@FEW
+@given(st.sampled_from([1, 2, 3]), PADDING, RECENT, L1, st.lists(OPERATIONS, max_size=14))
+@example(2, [0, 7, 30], 0, LITTLE, [("crop", 20), ("append", 40), ("fork", None)])
+@example(3, None, 5, None, [("repeat", 2), ("reset", 1), ("append", 60), ("crop_to", 33)])
+def test_any_sequence_of_groups(
+    group: int,
+    padding: list[int] | None,
+    recent: int,
+    l1_bytes: int | None,
+    operations: list[Operation],
+) -> None:
+    model = plain("klt", torch.float32, 3, padding, recent, l1_bytes, group)
+    run(model, [("append", 60), *operations])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@settings(FEW, max_examples=300)
+@given(
+    st.sampled_from([1, 2, 3]),
+    st.sampled_from([torch.float32, torch.float16]),
+    PADDING,
+    RECENT,
+    L1,
+    st.lists(OPERATIONS, max_size=40),
+)
+def test_any_long_sequence_of_groups(
+    group: int,
+    dtype: torch.dtype,
+    padding: list[int] | None,
+    recent: int,
+    l1_bytes: int | None,
+    operations: list[Operation],
+) -> None:
+    run(plain("klt", dtype, 3, padding, recent, l1_bytes, group), operations)
 
 
 @pytest.mark.slow

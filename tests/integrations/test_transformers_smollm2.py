@@ -12,6 +12,7 @@ pytest.importorskip("transformers")
 import torch
 from transformers import DynamicCache
 
+from speckv_pynq.integrations._codebook import shipped_for
 from speckv_pynq.integrations.smollm2 import python_prose
 from speckv_pynq.integrations.transformers import CacheConfig, SpecKVCache
 from tests.integrations.tiny import generate, logits
@@ -43,16 +44,22 @@ def test_raw_is_dynamic_cache(smollm2: tuple[Any, Any], text: torch.Tensor) -> N
 
 
 @pytest.mark.slow
-def test_int4_stays_close(smollm2: tuple[Any, Any], text: torch.Tensor) -> None:
-    """Mean log-probability of the text's last 50 tokens, read from coded blocks."""
+@pytest.mark.parametrize(("scheme", "ratio"), [("int4", 3), ("klt", 5)])
+def test_lossy_schemes_stay_close(
+    smollm2: tuple[Any, Any], text: torch.Tensor, scheme: str, ratio: float
+) -> None:
+    """Mean log-probability of the text's last 50 tokens, read from coded blocks; klt with the shipped codebook."""
     made, losses = smollm2[0], []
-    int4 = SpecKVCache.for_model(made, CacheConfig("int4"))
-    for cache in (DynamicCache(config=made.config), int4):
+    if scheme == "klt" and shipped_for(made) is None:
+        pytest.skip("no codebook is shipped for SmolLM2")
+    coded = SpecKVCache.for_model(made, CacheConfig(scheme))
+    for cache in (DynamicCache(config=made.config), coded):
         logits(made, cache, text[:, : TOKENS - 50], logits_to_keep=1)
         scores = logits(made, cache, text[:, TOKENS - 50 :])
         losses.append(torch.nn.functional.cross_entropy(scores[0, :-1], text[0, 1 - 50 :]).item())
-    with int4:
-        stats = int4.stats()
+    with coded:
+        stats = coded.stats()
     assert losses[1] < losses[0] + 0.05
-    assert stats.ratio_records > 3
+    assert stats.ratio_records > ratio
     assert stats.ratio_held > 2.5
+    assert stats.tiers.raw_fallbacks == stats.tiers.int4_fallbacks == 0

@@ -37,7 +37,7 @@ def board(
 
 
 class Batch:
-    """`count` random blocks in the four buffers of a call, described and synced to the device."""
+    """`count` random blocks in the buffers of a call, described and synced to the device."""
 
     def __init__(self, overlay: SpeckvOverlay, count: int = 3, seed: int = 0) -> None:
         allocate, self.count = overlay.device.allocate, count
@@ -62,7 +62,9 @@ class Batch:
             "records": self.records,
             "descriptors": self.descriptors,
             "completions": self.completions,
+            "codebooks": None,
             "count": self.count,
+            "codebook_lines": 0,
             "abi_id": spec.ABI_ID,
         }
 

@@ -44,7 +44,7 @@ class Echo:
         self.tables: list[int] = []  # addresses
 
     def __call__(self, *arguments: int) -> int:
-        descriptors, completions, count, _ = arguments[4:]
+        descriptors, completions, count, _ = arguments[6:]
         self.slices.append(count)
         self.tables.append(descriptors)
         source = table_at(descriptors, count, spec.DESCRIPTOR)

@@ -24,7 +24,7 @@ from tests.runtime.kernels import table_at
 
 pytestmark = [pytest.mark.requires("libspeckv"), pytest.mark.timeout(60)]
 SMALL = BlockShape(16, 2, 64, DType.FP16)
-LARGE = BlockShape(64, 11, 128, DType.BF16)  # 352 KiB: three parts
+LARGE = BlockShape(64, 67, 128, DType.BF16)  # over 2 MiB: three parts
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ class NoDevice:
     identities,
     st.data(),
     st.integers(0, (1 << 64) - 1),
-    st.sampled_from(Scheme),
+    st.sampled_from([s for s in Scheme if s != Scheme.KLT]),
 )
 def test_descriptors_say_what_was_asked(
     shape: BlockShape, ids: list[BlockId], data: st.DataObject, layout: int, scheme: Scheme
@@ -213,7 +213,7 @@ def test_records_equal_the_reference(
 
 def test_a_large_block_is_several_records_and_one_again(device: CsimDevice) -> None:
     codec = Codec(device, LARGE, Scheme.RAW)
-    assert codec.parts == [(0, 3), (3, 4), (7, 4)]
+    assert codec.parts == [(0, 22), (22, 22), (44, 23)]
     k, v = arrays_of(LARGE, 2, "any_finite")
     ids = [BlockId(0, 0, 20), BlockId(0, 64, 20)]
     records = codec.encode_arrays(k, v, ids)
@@ -398,7 +398,7 @@ def test_self_test_finds_a_checksum_that_is_not_checked() -> None:
     def trusting(*arguments: int) -> int:
         """Decodes as always, but calls a wrong checksum ok."""
         status = native.kv_decompress(*arguments)
-        done = table_at(arguments[5], arguments[6], spec.COMPLETION)
+        done = table_at(arguments[7], arguments[8], spec.COMPLETION)
         done["status"][done["status"] == Status.BAD_CRC] = Status.OK
         return status
 

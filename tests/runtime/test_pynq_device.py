@@ -215,7 +215,7 @@ descriptors, completions = allocate(2, spec.DESCRIPTOR), allocate(2, spec.COMPLE
 blocks[:] = 1
 descriptors[:] = describe(2)
 blocks.sync_to_device(), descriptors.sync_to_device()
-done = ol.kv_compress.call(blocks, records, descriptors, completions, 2, spec.ABI_ID)
+done = ol.kv_compress.call(blocks, records, descriptors, completions, count=2, abi_id=spec.ABI_ID)
 print(Device.active_device.name, done["status"].tolist(), int(done["record_bytes"][0]) < 1024)
 """
 

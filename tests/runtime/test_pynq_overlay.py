@@ -197,13 +197,25 @@ def test_strided_misaligned_and_small_buffers_are_refused(overlay, batch):
             overlay.kv_compress.call(**_change(batch, **named))
 
 
+def test_codebooks_are_optional_and_checked(overlay, batch):
+    named = _change(batch)
+    del named["codebooks"], named["codebook_lines"]
+    assert not overlay.kv_compress.call(**named)["status"].any()
+    image = overlay.device.allocate(64, np.uint8)
+    assert not overlay.kv_compress.call(**named, codebooks=image)["status"].any()
+    with pytest.raises(DeviceBufferError, match="codebooks: 64 bytes, 128 needed"):
+        overlay.kv_compress.call(**named, codebooks=image, codebook_lines=2)
+    with pytest.raises(TypeError, match="codebook_lines 1 without codebooks"):
+        overlay.kv_compress.call(**named, codebook_lines=1)
+
+
 def test_argument_names_are_checked(overlay, batch):
     call, values = overlay.kv_compress.call, tuple(batch.arguments.values())
     for text, args, named in (
         ("has no argument 'block'", (), _change(batch, block=batch.blocks)),
         (r"kv_compress_0\(blocks, .*\) lacks count, abi_id", values[:4], {}),
         ("got 'blocks' twice", values, {"blocks": batch.blocks}),
-        ("takes 6 arguments, got 7", (*values, 1), {}),
+        ("takes 8 arguments, got 9", (*values, 1), {}),
     ):
         with pytest.raises(TypeError, match=text):
             call(*args, **named)
@@ -224,7 +236,7 @@ def test_a_kernel_that_only_writes_statuses_is_an_abi_mismatch_too(tmp_path):
     """A board's kernel has no return value: its completions say it."""
 
     def kernel(*arguments):
-        completions = table_at(arguments[5], arguments[6], spec.COMPLETION)
+        completions = table_at(arguments[7], arguments[8], spec.COMPLETION)
         completions["status"] = spec.Status.ABI_MISMATCH
         return 0
 

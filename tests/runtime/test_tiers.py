@@ -30,7 +30,7 @@ SHAPES = {
     "small": SMALL,
     "bf16": BlockShape(32, 3, 80, DType.BF16),
     "fp32": BlockShape(16, 2, 64, DType.FP32),
-    "parts": BlockShape(64, 11, 128, DType.FP16),  # 352 KiB: three parts of 3, 4 and 4 heads
+    "parts": BlockShape(64, 35, 128, DType.FP16),  # 1.1 MiB: two parts of 17 and 18 heads
 }
 
 

@@ -1,7 +1,8 @@
 // Damages records and descriptors and hands them to kv_decompress. Every buffer is exactly as large as the
 // call is told, so that a sanitizer sees the first byte too far. Checks beside: whatever is not ok leaves the
 // destination as it was, and what is ok and unharmed decodes as before.
-//   fuzz_decompress [iterations] [seed], or LLVMFuzzerTestOneInput under libFuzzer (-DSPECKV_LIBFUZZER).
+//   fuzz_decompress [iterations] [seed] [codebook image], or LLVMFuzzerTestOneInput under libFuzzer
+//   (-DSPECKV_LIBFUZZER). With an image, scheme klt is met too, in blocks that its first unit was made for.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -29,6 +30,23 @@ struct Random {
     return of[below(N)];
   }
 };
+
+// A codebook image, or nothing.
+struct Image {
+  std::unique_ptr<uint8_t, void (*)(void*)> bytes{nullptr, std::free};
+  uint64_t size = 0;
+};
+Image codebook;
+
+void read_image(const char* path) {
+  std::FILE* file = std::fopen(path, "rb");
+  if (!file || std::fseek(file, 0, SEEK_END)) std::abort();
+  codebook.size = uint64_t(std::ftell(file));
+  std::rewind(file);
+  codebook.bytes.reset(static_cast<uint8_t*>(std::aligned_alloc(SPECKV_LINE_BYTES, codebook.size)));
+  if (std::fread(codebook.bytes.get(), 1, codebook.size, file) != codebook.size) std::abort();
+  std::fclose(file);
+}
 
 void expect(bool holds, const char* what) {
   if (holds) return;
@@ -61,12 +79,24 @@ speckv_descriptor random_descriptor(Random& r) {
   d.first_layer = uint16_t(r.next());
   d.first_position = uint32_t(r.next());
   d.layout_fingerprint = r.next();
+  if (codebook.size && r.below(2)) {
+    speckv_codebook_header h;
+    std::memcpy(&h, codebook.bytes.get(), sizeof(h));
+    d.scheme = SPECKV_SCHEME_KLT;
+    d.dtype = uint8_t(r.below(2));
+    d.kinds = h.kinds;
+    d.heads = h.heads;
+    d.head_dim = h.head_dim;
+    d.first_layer = h.first_layer;
+    d.layer_count = h.layer_count;
+    d.codebook_fingerprint = h.fingerprint;
+  }
   return d;
 }
 
 // Values from smooth to arbitrary bits, with runs, so that every coding branch is met.
 void fill_block(Random& r, uint8_t* block, uint32_t bytes) {
-  const uint32_t style = r.below(5);
+  const uint32_t style = r.below(6);
   uint16_t held = 0;
   for (uint32_t i = 0; i + 1 < bytes; i += 2) {
     uint16_t v = uint16_t(r.next());
@@ -74,6 +104,7 @@ void fill_block(Random& r, uint8_t* block, uint32_t bytes) {
     if (style == 1) v = 0;
     if (style == 2) v = held = r.below(40) ? held : uint16_t(v & 0xBBFF);
     if (style == 3) v = uint16_t(v & 0xBFFF);
+    if (style == 5) v = uint16_t(v & 0x8FFF);  // small enough for klt
     block[i] = uint8_t(v);
     block[i + 1] = uint8_t(v >> 8);
   }
@@ -82,8 +113,8 @@ void fill_block(Random& r, uint8_t* block, uint32_t bytes) {
 int32_t decode(const Sample& s, const speckv_descriptor& d, const uint8_t* record, uint32_t record_bytes,
                uint8_t* blocks, speckv_completion* done) {
   *done = {};
-  return speckv_csim_kv_decompress(record, record_bytes, blocks, s.block_bytes, &d, done, 1,
-                                   speckv_csim_abi_id());
+  return speckv_csim_kv_decompress(record, record_bytes, blocks, s.block_bytes, codebook.bytes.get(),
+                                   codebook.size, &d, done, 1, speckv_csim_abi_id());
 }
 
 Sample make_sample(Random& r) {
@@ -96,8 +127,9 @@ Sample make_sample(Random& r) {
   Bytes block(new uint8_t[s.block_bytes]), slot(new uint8_t[s.d.record_capacity]);
   fill_block(r, block.get(), s.block_bytes);
   speckv_completion done = {};
-  const int32_t rc = speckv_csim_kv_compress(block.get(), s.block_bytes, slot.get(), s.d.record_capacity,
-                                             &s.d, &done, 1, speckv_csim_abi_id());
+  const int32_t rc =
+      speckv_csim_kv_compress(block.get(), s.block_bytes, slot.get(), s.d.record_capacity,
+                              codebook.bytes.get(), codebook.size, &s.d, &done, 1, speckv_csim_abi_id());
   expect(rc == 0 && done.status == SPECKV_STATUS_OK, "a valid block was refused");
   s.record_bytes = done.record_bytes;
   s.d.record_capacity = s.record_bytes;
@@ -180,6 +212,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 int main(int argc, char** argv) {
   const uint64_t iterations = argc > 1 ? std::strtoull(argv[1], nullptr, 0) : 20000;
   Random r = {argc > 2 ? std::strtoull(argv[2], nullptr, 0) : 1};
+  if (argc > 3) read_image(argv[3]);
   constexpr uint32_t PER_SAMPLE = 50;
   for (uint64_t i = 0; i < iterations; i += PER_SAMPLE) {
     const Sample s = make_sample(r);

@@ -10,6 +10,7 @@
 #endif
 
 #include <cstdint>
+#include <cstdlib>
 
 #include "speckv_spec.h"
 
@@ -46,12 +47,13 @@
 #define SPECKV_ROLLED _Pragma("GCC unroll 1")
 #endif
 
-// Block and payload buffers: BRAM/URAM in hardware (a local of a DATAFLOW body becomes a ping-pong pair),
-// one set a thread natively, because several engines call the kernels at once.
-#ifdef __SYNTHESIS__
-#define SPECKV_ONCHIP alignas(64)
+// Block, payload and work buffers: BRAM/URAM in hardware (a local of a DATAFLOW body becomes a ping-pong
+// pair). Natively each thread has one buffer of a type, because several engines call the kernels at once; it
+// is made when first wanted, and pages that no block reaches are never touched.
+#ifdef __VITIS_HLS__
+#define SPECKV_ONCHIP(type, name) alignas(64) type name
 #else
-#define SPECKV_ONCHIP alignas(64) static thread_local
+#define SPECKV_ONCHIP(type, name) type& name = ThreadBuffer<type>::get()
 #endif
 
 static_assert(SPECKV_AXI_BITS == 512 && SPECKV_LINE_BYTES == 64, "a beat is a line of 64 bytes");
@@ -68,6 +70,29 @@ constexpr uint32_t BLOCK_BEATS = MAX_BLOCK_BEATS + 1;
 // A payload is never longer than its raw block. Two beats more let a window of two beats be read at any
 // position.
 constexpr uint32_t PAYLOAD_BEATS = MAX_BLOCK_BEATS + 2;
+
+#ifndef __VITIS_HLS__
+// Not zeroed, as on-chip memory is not.
+template <class T>
+class ThreadBuffer {
+ public:
+  static T& get() {
+    static thread_local ThreadBuffer buffer;
+    return *buffer.memory_;
+  }
+
+ private:
+  ThreadBuffer() : memory_(static_cast<T*>(std::aligned_alloc(64, (sizeof(T) + 63) / 64 * 64))) {
+    if (!memory_) std::abort();  // nothing can be told to anybody: the call has begun
+  }
+  ~ThreadBuffer() { std::free(memory_); }
+
+  T* memory_;
+};
+#endif
+
+using BlockBuffer = uint16_t[BLOCK_BEATS][LANES];
+using PayloadBuffer = uint8_t[PAYLOAD_BEATS][BEAT_BYTES];
 
 // What was found wrong; status 0 is fine. Becomes the completion.
 struct Verdict {

@@ -15,18 +15,22 @@ struct CompressJob {
   speckv_descriptor d;
   Verdict verdict;
   Geometry geometry;
+  Unit unit;  // of scheme klt
 };
 
 struct CodedJob {
   CompressJob job;
   Coded payload;
+  uint8_t scheme;
 };
 
 // Stage 1: descriptor, checks, K and V into the block buffer.
 static void read_block(const ap_uint<512>* blocks, const ap_uint<512>* descriptors, uint32_t index,
-                       CompressJob& job, uint16_t block[BLOCK_BEATS][LANES]) {
+                       const CodebookPort& codebooks, CompressJob& job, uint16_t block[BLOCK_BEATS][LANES]) {
   job.d = read_descriptor(descriptors, index);
   job.verdict = check_compress(job.d);
+  if (!job.verdict.status && job.d.scheme == SPECKV_SCHEME_KLT)
+    job.verdict = find_unit(codebooks.image, codebooks.lines, job.d, job.unit);
   if (job.verdict.status) return;
   job.geometry = geometry_of(job.d);
   const Geometry& g = job.geometry;
@@ -36,12 +40,16 @@ static void read_block(const ap_uint<512>* blocks, const ap_uint<512>* descripto
 }
 
 // Stage 2: the scheme, or the block itself where the scheme cannot hold it or does not pay.
-static void code_block(const CompressJob& job, const uint16_t block[BLOCK_BEATS][LANES], CodedJob& out,
+static void code_block(const CompressJob& job, const CodebookPort& codebooks,
+                       const uint16_t block[BLOCK_BEATS][LANES], CodedJob& out,
                        uint8_t payload[PAYLOAD_BEATS][BEAT_BYTES]) {
   out.job = job;
+  out.scheme = job.d.scheme;
   if (job.verdict.status) return;
-  out.payload = encode_payload(job.d.scheme, job.d.dtype, job.geometry, block, payload);
+  const Calibrated calibrated = {codebooks.image, &job.unit, job.d.first_position};
+  out.payload = encode_payload(out.scheme, job.d.dtype, job.geometry, calibrated, block, payload);
   if (!out.payload.coded) {
+    out.scheme = job.d.scheme;
 #ifdef __SYNTHESIS__
     raw_encode(job.geometry.block_beats, block, payload);
 #endif
@@ -49,12 +57,13 @@ static void code_block(const CompressJob& job, const uint16_t block[BLOCK_BEATS]
   }
 }
 
-SPECKV_INLINE speckv_record_header make_header(const speckv_descriptor& d, const Coded& payload) {
+SPECKV_INLINE speckv_record_header make_header(const speckv_descriptor& d, uint8_t scheme,
+                                               const Coded& payload) {
   speckv_record_header h;
   h.magic = SPECKV_MAGIC;
   h.format_version = SPECKV_FORMAT_VERSION;
   h.flags = payload.coded ? 0 : SPECKV_FLAG_RAW;
-  h.scheme = d.scheme;
+  h.scheme = scheme;
   h.dtype = d.dtype;
   h.kinds = d.kinds;
   h.layer_count = d.layer_count;
@@ -83,7 +92,7 @@ static void write_record(const CodedJob& coded, const uint8_t payload[PAYLOAD_BE
     const speckv_descriptor& d = coded.job.d;
     const uint64_t slot = d.record_offset / BEAT_BYTES;
     const uint32_t bytes = coded.payload.bytes, beats = whole_lines(bytes) / BEAT_BYTES;
-    speckv_record_header h = make_header(d, coded.payload);
+    speckv_record_header h = make_header(d, coded.scheme, coded.payload);
     uint8_t header[BEAT_BYTES];
 #pragma HLS ARRAY_PARTITION variable = header complete  // written as one beat
     format_header(h, header);
@@ -108,16 +117,16 @@ static void write_record(const CodedJob& coded, const uint8_t payload[PAYLOAD_BE
 }
 
 static void compress_one(const ap_uint<512>* blocks, ap_uint<512>* records, const ap_uint<512>* descriptors,
-                         ap_uint<128>* completions, uint32_t index) {
+                         ap_uint<128>* completions, const CodebookPort& codebooks, uint32_t index) {
 #pragma HLS DATAFLOW  // the three stages overlap from block to block
   CompressJob job;
   CodedJob coded;
-  SPECKV_ONCHIP uint16_t block[BLOCK_BEATS][LANES];
+  SPECKV_ONCHIP(BlockBuffer, block);
 #pragma HLS ARRAY_PARTITION variable = block complete dim = 2  // a bank a lane: any window in one cycle
-  SPECKV_ONCHIP uint8_t payload[PAYLOAD_BEATS][BEAT_BYTES];
+  SPECKV_ONCHIP(PayloadBuffer, payload);
 #pragma HLS ARRAY_PARTITION variable = payload complete dim = 2  // a bank a byte: planes start anywhere
-  read_block(blocks, descriptors, index, job, block);
-  code_block(job, block, coded, payload);
+  read_block(blocks, descriptors, index, codebooks, job, block);
+  code_block(job, codebooks, block, coded, payload);
 #ifdef __SYNTHESIS__
   write_record(coded, payload, records, completions, index);
 #else
@@ -129,12 +138,14 @@ static void compress_one(const ap_uint<512>* blocks, ap_uint<512>* records, cons
 
 static inline void kv_compress_batch(const ap_uint<512>* blocks, ap_uint<512>* records,
                                      const ap_uint<512>* descriptors, ap_uint<128>* completions,
-                                     uint32_t count, uint64_t abi_id) {
+                                     const ap_uint<512>* codebooks, uint32_t count, uint32_t codebook_lines,
+                                     uint64_t abi_id) {
+  const CodebookPort port = {codebooks, codebook_lines};
   if (refuse_batch(completions, count, abi_id)) return;
 BATCH:
   for (uint32_t i = 0; i < count; ++i) {
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = SPECKV_MAX_BATCH
-    compress_one(blocks, records, descriptors, completions, i);
+    compress_one(blocks, records, descriptors, completions, port, i);
   }
 }
 

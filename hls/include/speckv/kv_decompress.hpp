@@ -14,21 +14,25 @@ struct DecompressJob {
   speckv_record_header h;
   Verdict verdict;
   Geometry geometry;
+  Unit unit;  // of scheme klt
 };
 
 // Descriptor and header against each other; nothing of the payload is read before this is fine.
 SPECKV_INLINE Verdict check_header(const speckv_record_header& h, const speckv_descriptor& d,
-                                   const Geometry& g) {
+                                   const Geometry& g, const CodebookPort& codebooks, Unit& unit) {
   Verdict v = check_format(h);
   v = v.status ? v : check_identity(h, d);
   v = v.status ? v : check_scheme_use(h);
+  if (!v.status && h.scheme == SPECKV_SCHEME_KLT && !(h.flags & SPECKV_FLAG_RAW))
+    v = find_unit(codebooks.image, codebooks.lines, d, unit);
   v = v.status ? v : check_payload_bytes(h, g);
   return v.status ? v : check_capacity(d, BEAT_BYTES + h.payload_bytes);
 }
 
 // Stage 1: descriptor, header, payload, CRC.
 static void read_record(const ap_uint<512>* records, const ap_uint<512>* descriptors, uint32_t index,
-                        DecompressJob& job, uint8_t payload[PAYLOAD_BEATS][BEAT_BYTES]) {
+                        const CodebookPort& codebooks, DecompressJob& job,
+                        uint8_t payload[PAYLOAD_BEATS][BEAT_BYTES]) {
   job.d = read_descriptor(descriptors, index);
   job.verdict = check_decompress(job.d);
   if (job.verdict.status) return;
@@ -38,7 +42,7 @@ static void read_record(const ap_uint<512>* records, const ap_uint<512>* descrip
 #pragma HLS ARRAY_PARTITION variable = header complete  // all fields in the cycle the beat arrives
   load_beat(records, slot, header);
   job.h = parse_header(header);
-  job.verdict = check_header(job.h, job.d, job.geometry);
+  job.verdict = check_header(job.h, job.d, job.geometry, codebooks, job.unit);
   if (job.verdict.status) return;
   const uint32_t beats = whole_lines(job.h.payload_bytes) / BEAT_BYTES;
   load_beats(records, slot + 1, beats, payload);
@@ -47,8 +51,9 @@ static void read_record(const ap_uint<512>* records, const ap_uint<512>* descrip
 }
 
 // Stage 2: payload to block.
-static void decode_block(const DecompressJob& in, const uint8_t payload[PAYLOAD_BEATS][BEAT_BYTES],
-                         DecompressJob& out, uint16_t block[BLOCK_BEATS][LANES]) {
+static void decode_block(const DecompressJob& in, const CodebookPort& codebooks,
+                         const uint8_t payload[PAYLOAD_BEATS][BEAT_BYTES], DecompressJob& out,
+                         uint16_t block[BLOCK_BEATS][LANES]) {
   out = in;
   if (in.verdict.status) return;
   if (in.h.flags & SPECKV_FLAG_RAW) {
@@ -56,8 +61,9 @@ static void decode_block(const DecompressJob& in, const uint8_t payload[PAYLOAD_
     raw_decode(in.geometry.block_beats, payload, block);
 #endif
   } else {
-    out.verdict = decode_payload(in.h.scheme, in.h.dtype, in.geometry, params_word(in.h), in.h.payload_bytes,
-                                 payload, block);
+    const Calibrated calibrated = {codebooks.image, &in.unit, in.d.first_position};
+    out.verdict = decode_payload(in.h.scheme, in.h.dtype, in.geometry, calibrated, params_word(in.h),
+                                 in.h.payload_bytes, payload, block);
   }
 }
 
@@ -82,31 +88,31 @@ static uint16_t (*destination(const DecompressJob& job, ap_uint<512>* blocks)) [
   return reinterpret_cast<uint16_t (*)[LANES]>(blocks + offset / BEAT_BYTES);
 }
 
-// Hosts decode int4 where the block goes, which spares a copy: K and V follow each other there, and a payload
-// that has its checksum cannot fail once the first value is written.
+// Hosts decode int4 and klt where the block goes, which spares a copy: K and V follow each other there, and a
+// payload that has its checksum cannot fail once the first value is written.
 static bool decodes_in_place(const DecompressJob& job) {
-  if (job.verdict.status || job.h.scheme != SPECKV_SCHEME_INT4 || (job.h.flags & SPECKV_FLAG_RAW))
-    return false;
+  const bool can = job.h.scheme == SPECKV_SCHEME_INT4 || job.h.scheme == SPECKV_SCHEME_KLT;
+  if (job.verdict.status || !can || (job.h.flags & SPECKV_FLAG_RAW)) return false;
   const Geometry& g = job.geometry;
   return g.has_key != g.has_value || job.d.value_offset == job.d.key_offset + g.kind_beats * BEAT_BYTES;
 }
 #endif
 
 static void decompress_one(const ap_uint<512>* records, ap_uint<512>* blocks, const ap_uint<512>* descriptors,
-                           ap_uint<128>* completions, uint32_t index) {
+                           ap_uint<128>* completions, const CodebookPort& codebooks, uint32_t index) {
 #pragma HLS DATAFLOW  // the three stages overlap from record to record
   DecompressJob job, decoded;
-  SPECKV_ONCHIP uint8_t payload[PAYLOAD_BEATS][BEAT_BYTES];
+  SPECKV_ONCHIP(PayloadBuffer, payload);
 #pragma HLS ARRAY_PARTITION variable = payload complete dim = 2  // a bank a byte: planes start anywhere
-  SPECKV_ONCHIP uint16_t block[BLOCK_BEATS][LANES];
+  SPECKV_ONCHIP(BlockBuffer, block);
 #pragma HLS ARRAY_PARTITION variable = block complete dim = 2  // a bank a lane: any window in one cycle
-  read_record(records, descriptors, index, job, payload);
+  read_record(records, descriptors, index, codebooks, job, payload);
 #ifdef __SYNTHESIS__
-  decode_block(job, payload, decoded, block);
+  decode_block(job, codebooks, payload, decoded, block);
   write_block(decoded, block, blocks, completions, index);
 #else
   uint16_t (*to)[LANES] = decodes_in_place(job) ? destination(job, blocks) : block;
-  decode_block(job, payload, decoded, to);
+  decode_block(job, codebooks, payload, decoded, to);
   const bool raw = !decoded.verdict.status && (decoded.h.flags & SPECKV_FLAG_RAW);
   write_block(decoded, raw ? as_block(payload) : to, blocks, completions, index);
 #endif
@@ -114,12 +120,14 @@ static void decompress_one(const ap_uint<512>* records, ap_uint<512>* blocks, co
 
 static inline void kv_decompress_batch(const ap_uint<512>* records, ap_uint<512>* blocks,
                                        const ap_uint<512>* descriptors, ap_uint<128>* completions,
-                                       uint32_t count, uint64_t abi_id) {
+                                       const ap_uint<512>* codebooks, uint32_t count, uint32_t codebook_lines,
+                                       uint64_t abi_id) {
+  const CodebookPort port = {codebooks, codebook_lines};
   if (refuse_batch(completions, count, abi_id)) return;
 BATCH:
   for (uint32_t i = 0; i < count; ++i) {
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = SPECKV_MAX_BATCH
-    decompress_one(records, blocks, descriptors, completions, i);
+    decompress_one(records, blocks, descriptors, completions, port, i);
   }
 }
 

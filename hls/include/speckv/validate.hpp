@@ -6,7 +6,7 @@
 namespace speckv {
 inline namespace SPECKV_VARIANT {
 
-constexpr uint8_t LAST_SCHEME = SPECKV_SCHEME_INT4;  // later ones need codebooks or an entropy coder
+constexpr uint8_t LAST_SCHEME = SPECKV_SCHEME_LOSSLESS;
 
 SPECKV_INLINE bool head_dim_allowed(uint16_t d) {
   return d == 64 || d == 80 || d == 96 || d == 128 || d == 256;
@@ -14,9 +14,10 @@ SPECKV_INLINE bool head_dim_allowed(uint16_t d) {
 
 SPECKV_INLINE bool tokens_allowed(uint16_t t) { return t == 16 || t == 32 || t == 64; }
 
-// Scheme and element type: fp32 blocks can only be kept raw.
+// Scheme and element type: fp32 blocks can only be kept exactly.
 SPECKV_INLINE Verdict check_scheme(uint8_t scheme, uint8_t dtype) {
-  const uint8_t last_dtype = scheme == SPECKV_SCHEME_RAW ? SPECKV_DTYPE_FP32 : SPECKV_DTYPE_BF16;
+  const bool exact = scheme == SPECKV_SCHEME_RAW || scheme == SPECKV_SCHEME_LOSSLESS;
+  const uint8_t last_dtype = exact ? SPECKV_DTYPE_FP32 : SPECKV_DTYPE_BF16;
   return scheme > LAST_SCHEME ? wrong(SPECKV_STATUS_BAD_SCHEME, scheme, LAST_SCHEME)
          : dtype > last_dtype ? wrong(SPECKV_STATUS_BAD_DTYPE, dtype, last_dtype)
                               : fine();

@@ -1,0 +1,78 @@
+// What `speckv bench codec` measures beside whole calls: the range coder alone, and the machine's integer
+// peak.
+#include "speckv/codecs.hpp"
+#include "speckv_csim.h"
+
+namespace {
+
+using namespace speckv;
+
+SPECKV_CLONES Verdict symbols_of(const Geometry& g, const ap_uint<512>* image, const Unit& u, uint64_t params,
+                                 uint32_t bytes, const uint8_t payload[][BEAT_BYTES], KltDecodeWork& w) {
+  const uint32_t table_set = uint32_t(params >> 48), words = uint32_t(params);
+  if (table_set >= TABLE_SETS) return wrong(SPECKV_STATUS_BAD_PAYLOAD, table_set, TABLE_SETS - 1);
+  if (STATE_BYTES + 2 * uint64_t(words) > bytes) return wrong(SPECKV_STATUS_BAD_PAYLOAD, words, bytes);
+  load_decode_tables(image, u, table_set, w);
+  return klt_symbols(g, u, words, payload, w);
+}
+
+}  // namespace
+
+int32_t speckv_csim_klt_symbols(const void* records, uint64_t records_bytes, const void* codebooks,
+                                uint64_t codebooks_bytes, const struct speckv_descriptor* descriptors,
+                                uint32_t count) noexcept {
+  SPECKV_ONCHIP(KltDecodeWork, work);
+  SPECKV_ONCHIP(PayloadBuffer, payload);
+  const auto* image = static_cast<const ap_uint<512>*>(codebooks);
+  for (uint32_t i = 0; i < count; ++i) {
+    const speckv_descriptor& d = descriptors[i];
+    Unit unit;
+    if (d.record_offset > records_bytes || records_bytes - d.record_offset < d.record_capacity ||
+        d.record_capacity < BEAT_BYTES)
+      return SPECKV_STATUS_OUT_OF_RANGE;
+    Verdict v = check_decompress(d);
+    v = v.status ? v : find_unit(image, uint32_t(codebooks_bytes / BEAT_BYTES), d, unit);
+    if (v.status) return v.status;
+    const uint8_t* record = static_cast<const uint8_t*>(records) + d.record_offset;
+    uint8_t header[BEAT_BYTES];
+    std::memcpy(header, record, BEAT_BYTES);
+    const speckv_record_header h = parse_header(header);
+    if (h.scheme != SPECKV_SCHEME_KLT || (h.flags & SPECKV_FLAG_RAW)) continue;
+    const Geometry g = geometry_of(d);
+    if (h.payload_bytes < STATE_BYTES || h.payload_bytes > d.record_capacity - BEAT_BYTES ||
+        h.payload_bytes > g.raw_bytes)
+      return SPECKV_STATUS_BAD_PAYLOAD_BYTES;
+    std::memcpy(payload, record + BEAT_BYTES, h.payload_bytes);
+    v = symbols_of(g, image, unit, params_word(h), h.payload_bytes, payload, work);
+    if (v.status) return v.status;
+  }
+  return SPECKV_STATUS_OK;
+}
+
+#if defined(SPECKV_HAS_CLONES) && defined(__GNUC__)
+namespace {
+
+// Independent 16-bit multiply-adds on registers: nothing but the multipliers limits it.
+__attribute__((target("avx2"))) void multiply_adds(uint64_t rounds) {
+  for (uint64_t i = 0; i < rounds; ++i) {
+    __asm__ volatile(
+        "vpmaddwd %%ymm0, %%ymm1, %%ymm2\n\tvpmaddwd %%ymm0, %%ymm1, %%ymm3\n\t"
+        "vpmaddwd %%ymm0, %%ymm1, %%ymm4\n\tvpmaddwd %%ymm0, %%ymm1, %%ymm5\n\t"
+        "vpmaddwd %%ymm0, %%ymm1, %%ymm6\n\tvpmaddwd %%ymm0, %%ymm1, %%ymm7\n\t"
+        "vpmaddwd %%ymm0, %%ymm1, %%ymm8\n\tvpmaddwd %%ymm0, %%ymm1, %%ymm9"
+        :
+        :
+        : "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9");
+  }
+}
+
+}  // namespace
+
+uint64_t speckv_csim_multiply_adds(uint64_t rounds) noexcept {
+  if (!__builtin_cpu_supports("avx2")) return 0;
+  multiply_adds(rounds);
+  return rounds * 8 * 16;
+}
+#else
+uint64_t speckv_csim_multiply_adds(uint64_t) noexcept { return 0; }
+#endif
