@@ -57,7 +57,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line; the exit code."""
-    arguments = build_parser().parse_args(bench.completed(sys.argv[1:] if argv is None else argv))
+    words = list(bench.completed(sys.argv[1:] if argv is None else argv))
+    # `words`: for commands that write down how they were called.
+    arguments = build_parser().parse_args(words, argparse.Namespace(words=words))
     output = Output(getattr(arguments, "json", None))
     try:
         output.check()

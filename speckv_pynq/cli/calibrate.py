@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -153,7 +152,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
         "text_hash": text.digest(used, held_out),
         "texts": " ".join(path.name for path in arguments.text),
         "context": str(arguments.context),
-        "command": shlex.join(["speckv", *sys.argv[1:]]),
+        "command": shlex.join(["speckv", *arguments.words]),
     }
     with _stages(output) as stage:
         made = calibrate(loaded.model, used, held_out, settings, stage, metadata)

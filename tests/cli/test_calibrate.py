@@ -29,6 +29,7 @@ def test_makes_a_codebook_that_says_what_it_is(calibrated, tmp_path):
     assert len(found.metadata["model_fingerprint"]) == 16
     assert found.metadata["texts"] == "text.txt"
     assert "calibrate" in found.metadata["command"]
+    assert found.metadata["command"].startswith("speckv calibrate --")
 
 
 @pytest.mark.parametrize(
