@@ -22,6 +22,9 @@ NUMPY_DTYPES: Final[dict[spec.DType, np.dtype[np.generic]]] = {
     spec.DType.FP32: np.dtype(np.float32),
 }
 
+# What comes back bit for bit; these keep fp32 blocks too, and values that are not finite.
+EXACT_SCHEMES: Final = (spec.Scheme.RAW, spec.Scheme.LOSSLESS)
+
 # Identities as a table, for many blocks at once; fields as in BlockId.
 BLOCK_ID: Final = np.dtype(
     [

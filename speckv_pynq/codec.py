@@ -10,7 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from speckv_pynq import spec
-from speckv_pynq.block import BLOCK_ID, NUMPY_DTYPES, BlockId, BlockShape, Ids, as_table, block_ids
+from speckv_pynq.block import (
+    BLOCK_ID,
+    EXACT_SCHEMES,
+    NUMPY_DTYPES,
+    BlockId,
+    BlockShape,
+    Ids,
+    as_table,
+    block_ids,
+)
 from speckv_pynq.completions import error_of
 from speckv_pynq.device.codebook import LoadedCodebook
 from speckv_pynq.device.protocol import (
@@ -26,7 +35,6 @@ from speckv_pynq.errors import ConfigError, RecordError, ShapeError
 __all__ = ["BLOCK_ID", "BlockId", "BlockShape", "Codec", "Ids", "LoadedCodebook", "block_ids"]
 
 Offsets = npt.NDArray[np.integer[Any]] | Sequence[int] | int
-_EXACT_SCHEMES = (spec.Scheme.RAW, spec.Scheme.LOSSLESS)
 _CHUNK_BYTES = 1 << 25  # device memory that encode_arrays and decode_arrays take at a time
 
 
@@ -57,7 +65,7 @@ class Codec:
         self.layout_fingerprint = layout_fingerprint
         self.codebook = codebook
         self.parts = self._parts()
-        if shape.dtype == spec.DType.FP32 and self.scheme not in _EXACT_SCHEMES:
+        if shape.dtype == spec.DType.FP32 and self.scheme not in EXACT_SCHEMES:
             raise ShapeError(
                 f"scheme {self.scheme.name.lower()} takes fp16 or bf16 blocks, not fp32: "
                 "convert them, or use raw"

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speckv_pynq import spec
-from speckv_pynq.block import NUMPY_DTYPES, BlockShape, block_ids
+from speckv_pynq.block import EXACT_SCHEMES, NUMPY_DTYPES, BlockShape, block_ids
 from speckv_pynq.codebook import Codebook, Tables, Unit, padded
 from speckv_pynq.errors import DeviceError, RecordError
 
@@ -148,7 +148,7 @@ def _compare_with_reference(
 
 
 def _compare(name: str, sent: npt.NDArray[Any], got: npt.NDArray[Any], codec: Codec) -> None:
-    if codec.scheme in (spec.Scheme.RAW, spec.Scheme.LOSSLESS):
+    if codec.scheme in EXACT_SCHEMES:
         if sent.tobytes() != got.tobytes():
             raise DeviceError(f"self-test of {name}: an exact scheme did not return the same bytes")
         return

@@ -170,7 +170,7 @@ def _full(reader: _Reader, settings: Settings) -> Reading:
     if settings.target_dppl is None:
         raise ConfigError("an ablation needs a step or a target_dppl")
     wanted = math.log1p(settings.target_dppl / 100)
-    return reader.near(_first_step(reader.maker, wanted), wanted)
+    return reader.near(reader.maker.expected_step(wanted), wanted)
 
 
 def cells(row: Row) -> tuple[str, ...]:
@@ -196,15 +196,6 @@ def markdown(rows: Sequence[Row], what: str) -> str:
     lines = [what, "", f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     lines += [f"| {' | '.join((row.name, *cells(row)))} |" for row in rows]
     return "\n".join(lines) + "\n"
-
-
-def _first_step(maker: Maker, kl: float) -> float:
-    """By theory: the step that is expected to cost so many nats."""
-    low, high = 1e-6, 1e3
-    for _ in range(60):
-        middle = math.sqrt(low * high)
-        low, high = (middle, high) if maker.expected_kl(middle) < kl else (low, middle)
-    return low
 
 
 def _positive(kl: float) -> float:

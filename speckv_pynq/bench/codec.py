@@ -14,15 +14,16 @@ from transformers import DynamicCache
 
 from speckv_pynq import spec
 from speckv_pynq.bench.general import GENERAL, general_cases
-from speckv_pynq.bench.models import Loaded, forward
+from speckv_pynq.bench.models import Loaded
+from speckv_pynq.block import EXACT_SCHEMES
 from speckv_pynq.codebook import Codebook
 from speckv_pynq.codec import BlockShape, Codec, LoadedCodebook, block_ids
 from speckv_pynq.device import Device, open_device
 from speckv_pynq.errors import CodebookError
+from speckv_pynq.integrations._forward import forward
 
 SINKS = 4
-EXACT = (spec.Scheme.RAW, spec.Scheme.LOSSLESS)
-SCHEMES = (*EXACT, spec.Scheme.INT8_DELTA_RLE, spec.Scheme.INT4)
+SCHEMES = (*EXACT_SCHEMES, spec.Scheme.INT8_DELTA_RLE, spec.Scheme.INT4)
 CASES = 2 + len(SCHEMES) + GENERAL  # memcpy too, and klt
 Blocks = npt.NDArray[np.float16]
 
@@ -196,7 +197,7 @@ def _scheme(device: Device, blocks: Blocks, scheme: spec.Scheme) -> Case:
 
     return Case(
         scheme.name.lower(),
-        scheme in EXACT,
+        scheme in EXACT_SCHEMES,
         lambda: sum(part.encode() for part in parts),
         decode,
         lambda: sum(part.raw_fallbacks() for part in parts),

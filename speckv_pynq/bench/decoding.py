@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from speckv_pynq.bench.models import forward
+from speckv_pynq.integrations._forward import forward
 
 
 @dataclass

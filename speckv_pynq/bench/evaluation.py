@@ -13,9 +13,10 @@ from transformers import DynamicCache
 
 from speckv_pynq.bench.contenders import Contender, Cut, Sizes
 from speckv_pynq.bench.ledger import Ledger
-from speckv_pynq.bench.models import Loaded, forward
+from speckv_pynq.bench.models import Loaded
 from speckv_pynq.bench.quality import Floats, Quality, chunks, score
 from speckv_pynq.errors import DependencyMissing
+from speckv_pynq.integrations._forward import forward
 
 Progress = Callable[[int], None]  # takes tokens scored since the last call
 PROBE_BLOCKS = 8  # what a foreign cache is tried on, in blocks: past its 128 exact tokens

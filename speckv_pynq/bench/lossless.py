@@ -12,9 +12,10 @@ from transformers import DynamicCache
 
 from speckv_pynq import spec
 from speckv_pynq.bench.codec import SINKS
-from speckv_pynq.bench.models import Loaded, forward
+from speckv_pynq.bench.models import Loaded
 from speckv_pynq.codec import BlockShape, Codec, block_ids
 from speckv_pynq.device import open_device
+from speckv_pynq.integrations._forward import forward
 
 Bits = npt.NDArray[np.unsignedinteger[Any]]
 _INTEGERS = {2: (torch.int16, np.uint16), 4: (torch.int32, np.uint32)}

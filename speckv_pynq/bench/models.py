@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import math
 import warnings
 from collections.abc import Sequence
@@ -138,17 +136,10 @@ def _read_array(path: Path, vocabulary: int) -> list[torch.Tensor]:
     return list(torch.from_numpy(np.atleast_2d(ids.astype(np.int64))))
 
 
-@functools.lru_cache(maxsize=4)  # once a model class, not once a token
-def _cache_argument(kind: Any) -> str:
-    """transformers 5.2x renames past_key_values to cache, and warns about the old name."""
-    return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"
-
-
-def forward(model: Any, ids: torch.Tensor, cache: Any, last: int = 0) -> torch.Tensor:
-    """Logits of (rows, tokens) ids that continue what `cache` holds; last: of so many last positions (0: of all)."""
-    named = {_cache_argument(model.__class__): cache}
-    logits: torch.Tensor = model(input_ids=ids, use_cache=True, logits_to_keep=last, **named).logits
-    return logits
+def text_ids(loaded: Loaded, path: Path | None, tokens: int) -> torch.Tensor:
+    """The first `tokens` ids of a file, or of Python's own documentation: (tokens,) int64."""
+    text = prose(tokens) if path is None else read_texts([path])
+    return need_tokens(loaded.encode(text), tokens, "the text")
 
 
 def need_tokens(ids: torch.Tensor, tokens: int, what: str) -> torch.Tensor:

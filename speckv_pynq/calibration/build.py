@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -72,6 +73,14 @@ class Maker:
         """Nats a token, to second order: half the Fisher-weighted error of a uniform quantiser."""
         variance = torch.cat([b.variance for b in self.basis])
         return 0.5 * float(variance.clamp_max(step * step * 0.11).sum())
+
+    def expected_step(self, kl: float) -> float:
+        """The step of which expected_kl says so many nats."""
+        low, high = 1e-6, 1e3
+        for _ in range(60):
+            middle = math.sqrt(low * high)
+            low, high = (middle, high) if self.expected_kl(middle) < kl else (low, middle)
+        return low
 
     def fitted(self, step: float) -> tables.Fitted:
         s = self.settings

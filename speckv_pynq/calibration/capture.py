@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from transformers import DynamicCache
 
 from speckv_pynq.calibration.settings import KINDS, Layout, Settings
 from speckv_pynq.codebook import pair_elements
+from speckv_pynq.integrations._forward import forward
 from speckv_pynq.integrations._rope import Rope, undo
 
 Progress = Callable[[int], None]  # takes tokens done since the last call
@@ -149,14 +149,6 @@ def _run(
         pulls = [] if generator is None else _gradients(logits, stored, generator)
     keys, values = _apart(stored, rope)
     return (keys, values, *_apart(pulls, rope)) if pulls else (keys, values)
-
-
-def forward(model: Any, ids: torch.Tensor, cache: Any) -> torch.Tensor:
-    """Logits (rows, tokens, vocabulary) of ids that continue what `cache` holds."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # newer releases prefer `cache` to `past_key_values`
-        logits: torch.Tensor = model(input_ids=ids, past_key_values=cache, use_cache=True).logits
-    return logits
 
 
 def _gradients(

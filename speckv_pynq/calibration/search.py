@@ -101,7 +101,8 @@ class _Search:
 
     def _secant(self, figure: Callable[[float], float], target: float, power: float) -> float:
         """The step whose figure is the target's; figures grow about as step**power."""
-        step = self._first_step()
+        # By theory, for the target or for half a percent.
+        step = self.maker.expected_step(math.log1p((self.maker.settings.target_dppl or 0.5) / 100))
         seen: list[tuple[float, float]] = []
         for _ in range(TRIES):
             found = max(figure(step), 1e-9)
@@ -115,15 +116,6 @@ class _Search:
             step = math.exp(seen[-1][0] - max(-1.5, min(1.5, seen[-1][1] / power)))
         best, _ = min(seen, key=lambda pair: abs(pair[1]))
         return math.exp(best)
-
-    def _first_step(self) -> float:
-        """By theory, for the target or for half a percent."""
-        want = math.log1p((self.maker.settings.target_dppl or 0.5) / 100)
-        low, high = 1e-6, 1e3
-        for _ in range(60):
-            middle = math.sqrt(low * high)
-            low, high = (middle, high) if self.maker.expected_kl(middle) < want else (low, middle)
-        return low
 
     def _dppl(self, step: float) -> float:
         return likely_dppl(self.judged(step))

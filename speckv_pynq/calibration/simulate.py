@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from speckv_pynq.calibration.capture import Progress, forward
+from speckv_pynq.calibration.capture import Progress
 from speckv_pynq.calibration.settings import Layout, Settings
 from speckv_pynq.calibration.transform import Quantiser
+from speckv_pynq.integrations._forward import forward
 from speckv_pynq.integrations._rope import Rope, redo, undo
 
 BATCHES = 2  # of batch_tokens each go through a cache at once: no gradients are kept here

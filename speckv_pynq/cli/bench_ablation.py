@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,7 +94,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     with output.waiting("loading the model"):
         loaded = models.load(arguments.model, arguments.dtype, arguments.compute)
         used, held_out = _texts(arguments, loaded)
-    with _stages(output) as stage:
+    with output.stages() as stage:
         bench = ablation.Bench(loaded.model, used, held_out, stage)
         rows = list(ablation.measure(bench, settings, names))
     what = (
@@ -134,15 +132,3 @@ def _texts(arguments: argparse.Namespace, loaded: Loaded) -> tuple[torch.Tensor,
         rows = rows[: max(1, arguments.tokens // arguments.context)]
     judged = text.sequences(arguments.eval_text, loaded.encode, arguments.context)
     return rows, judged[: max(1, arguments.eval_tokens // arguments.context)]
-
-
-@contextmanager
-def _stages(output: Output) -> Iterator[Callable[[str, float], Callable[[int], None]]]:
-    """One progress bar after the other, on stderr."""
-    with ExitStack() as stack:
-
-        def stage(name: str, units: float) -> Callable[[int], None]:
-            stack.close()
-            return stack.enter_context(output.progress(name, units))
-
-        yield stage

@@ -34,25 +34,13 @@ def register(benches: options.Commands) -> None:
         description=DESCRIPTION,
         epilog=EPILOG,
     )
-    parser.add_argument(
-        "--tokens",
-        type=options.positive,
-        default=3072,
-        metavar="N",
-        help="of the text; default: %(default)s",
-    )
+    options.add_text(parser)
     parser.add_argument(
         "--repeats",
         type=options.positive,
         default=7,
         metavar="N",
         help="rounds; default: %(default)s",
-    )
-    parser.add_argument(
-        "--text",
-        type=options.existing_file,
-        metavar="FILE",
-        help="default: Python's own documentation",
     )
     options.add_codebook(parser)
     options.add_model(parser)
@@ -71,8 +59,7 @@ def measure(arguments: argparse.Namespace, output: Output) -> dict[str, Any]:
     tokens = arguments.tokens + codec.SINKS
     with output.waiting("filling a real cache"):
         loaded = models.load(arguments.model, arguments.dtype, arguments.compute)
-        text = models.read_texts([arguments.text]) if arguments.text else models.prose(tokens)
-        ids = models.need_tokens(loaded.encode(text), tokens, "the text")
+        ids = models.text_ids(loaded, arguments.text, tokens)
         blocks = codec.cache_blocks(loaded, ids, spec.BLOCK_TOKENS)
         codebook = options.codebook(arguments, loaded.model)
     with output.progress("measuring codecs", (arguments.repeats + 1) * codec.CASES) as advance:

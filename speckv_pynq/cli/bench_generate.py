@@ -58,9 +58,7 @@ def measure(arguments: argparse.Namespace, output: Output) -> dict[str, Any]:
     with output.waiting("loading the model"):
         loaded = models.load(arguments.model, arguments.dtype, arguments.compute)
     codebook = options.codebook(arguments, loaded.model)
-    prompt = models.need_tokens(
-        loaded.encode(models.prose(arguments.prompt_tokens)), arguments.prompt_tokens, "the text"
-    )
+    prompt = models.text_ids(loaded, None, arguments.prompt_tokens)
     caches = len(generation.cases(codebook)) + 1
     with output.progress(f"generating on {caches} caches", caches + arguments.new_tokens) as step:
         speeds = generation.measure(loaded, prompt, arguments.new_tokens, config, codebook, step)

@@ -32,19 +32,7 @@ def register(benches: options.Commands) -> None:
         description=DESCRIPTION,
         epilog=EPILOG,
     )
-    parser.add_argument(
-        "--tokens",
-        type=options.positive,
-        default=3072,
-        metavar="N",
-        help="of the text; default: %(default)s",
-    )
-    parser.add_argument(
-        "--text",
-        type=options.existing_file,
-        metavar="FILE",
-        help="default: Python's own documentation",
-    )
+    options.add_text(parser)
     parser.add_argument(
         "--model",
         default="smollm2",
@@ -89,9 +77,7 @@ def _measure_dtype(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
 
     floats = lossless.FLOATS[name]
     loaded = models.load(arguments.model, name)
-    tokens = arguments.tokens + codec.SINKS
-    text = models.read_texts([arguments.text]) if arguments.text else models.prose(tokens)
-    ids = models.need_tokens(loaded.encode(text), tokens, "the text")
+    ids = models.text_ids(loaded, arguments.text, arguments.tokens + codec.SINKS)
     bits = lossless.cache_bits(loaded, ids, spec.BLOCK_TOKENS)
     inv_freq = lossless.inverse_frequencies(loaded, bits.shape[-1])
     coded, zstd = lossless.records_bytes(bits, floats.dtype), lossless.zstd_bytes(bits)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import shlex
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,7 +152,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
         "context": str(arguments.context),
         "command": shlex.join(["speckv", *arguments.words]),
     }
-    with _stages(output) as stage:
+    with output.stages() as stage:
         made = calibrate(loaded.model, used, held_out, settings, stage, metadata)
     made.codebook.save(arguments.out)
     _show(made, settings, arguments.out, output)
@@ -182,18 +180,6 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         unrotate=not arguments.no_unrotate,
         exclude_sinks=not arguments.with_sinks,
     )
-
-
-@contextmanager
-def _stages(output: Output) -> Iterator[Callable[[str, float], Callable[[int], None]]]:
-    """One progress bar after the other, on stderr."""
-    with ExitStack() as stack:
-
-        def stage(name: str, units: float) -> Callable[[int], None]:
-            stack.close()
-            return stack.enter_context(output.progress(name, units))
-
-        yield stage
 
 
 def _show(made: Calibration, settings: Settings, path: Path, output: Output) -> None:

@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 
 from speckv_pynq import spec
-from speckv_pynq.block import BlockShape
+from speckv_pynq.block import EXACT_SCHEMES, BlockShape
 from speckv_pynq.cli.options import SCHEMES
 from speckv_pynq.codec import Codec, LoadedCodebook
 from speckv_pynq.device import Device, library, open_device
@@ -137,7 +137,7 @@ def _self_tests(name: str, open_it: Callable[[], Device]) -> list[Check]:
 
 def _round_trip(device: Device, scheme: spec.Scheme, dtype: spec.DType) -> str:
     """Name of the dtype, empty where the scheme does not take it."""
-    if dtype == spec.DType.FP32 and scheme not in (spec.Scheme.RAW, spec.Scheme.LOSSLESS):
+    if dtype == spec.DType.FP32 and scheme not in EXACT_SCHEMES:
         return ""
     shape = BlockShape(spec.BLOCK_TOKENS, 3, 64, dtype)
     if scheme == spec.Scheme.KLT:

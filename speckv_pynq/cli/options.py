@@ -104,6 +104,23 @@ def add_scheme(
         parser.add_argument("--scheme", choices=choices, default="int4", help=text)
 
 
+def add_text(parser: argparse.ArgumentParser) -> None:
+    """What fills a cache that is measured."""
+    parser.add_argument(
+        "--tokens",
+        type=positive,
+        default=3072,
+        metavar="N",
+        help="of the text; default: %(default)s",
+    )
+    parser.add_argument(
+        "--text",
+        type=existing_file,
+        metavar="FILE",
+        help="default: Python's own documentation",
+    )
+
+
 def add_codebook(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--codebook",

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,17 @@ class Output:
                 bar.update(task, advance=units, description=description)
 
             yield advance
+
+    @contextmanager
+    def stages(self) -> Iterator[Callable[[str, float], Callable[..., None]]]:
+        """One `progress` after the other: call what it yields with a name and its units; the bar before it ends."""
+        with ExitStack() as stack:
+
+            def stage(what: str, total: float) -> Callable[..., None]:
+                stack.close()
+                return stack.enter_context(self.progress(what, total))
+
+            yield stage
 
     @contextmanager
     def waiting(self, what: str) -> Iterator[None]:

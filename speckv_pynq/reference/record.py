@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from speckv_pynq import spec
+from speckv_pynq.block import EXACT_SCHEMES
 from speckv_pynq.codebook import Codebook
 from speckv_pynq.errors import RecordError
 from speckv_pynq.reference import int4, int8_delta_rle, klt, lossless, rans, raw
@@ -26,7 +27,6 @@ from speckv_pynq.spec import DType, Flag, Kind, Scheme, Status
 
 CODERS = {Scheme.INT8_DELTA_RLE: int8_delta_rle, Scheme.INT4: int4}
 SCHEMES = (Scheme.RAW, *CODERS, Scheme.LOSSLESS)  # that need no codebook
-EXACT = (Scheme.RAW, Scheme.LOSSLESS)  # these keep fp32 blocks, and values that are not finite
 KNOWN = (*SCHEMES, Scheme.KLT)
 BITS: dict[DType, np.dtype[Any]] = {
     DType.FP16: np.dtype(np.uint16),
@@ -83,7 +83,7 @@ def check_block(info: BlockInfo, scheme: Scheme) -> None:
     ask = "ask for a shape that kernels accept"
     if scheme not in KNOWN:
         raise fault(Status.BAD_SCHEME, "scheme", scheme, max(KNOWN), ask)
-    if info.dtype not in BITS or (info.dtype == DType.FP32 and scheme not in EXACT):
+    if info.dtype not in BITS or (info.dtype == DType.FP32 and scheme not in EXACT_SCHEMES):
         raise fault(Status.BAD_DTYPE, "dtype", info.dtype, DType.BF16, ask)
     if info.kinds not in (Kind.KEY, Kind.VALUE, Kind.BOTH):
         raise fault(Status.BAD_SHAPE, "kinds", info.kinds, Kind.BOTH, ask)
@@ -209,7 +209,7 @@ def check_header(header: np.void, info: BlockInfo) -> None:
         must_equal(name, getattr(info, name), Status.IDENTITY_MISMATCH, other)
     must_equal("layout_fingerprint", info.layout_fingerprint, Status.LAYOUT_MISMATCH, other)
     must_equal("codebook_fingerprint", info.codebook_fingerprint, Status.CODEBOOK_MISMATCH, other)
-    if info.dtype == DType.FP32 and header["scheme"] not in EXACT:
+    if info.dtype == DType.FP32 and header["scheme"] not in EXACT_SCHEMES:
         raise fault(Status.BAD_DTYPE, "dtype", info.dtype, DType.BF16, damaged)
     if header["flags"] & Flag.RAW:
         if header["scheme_params"].any():

@@ -13,9 +13,9 @@ pytest.importorskip("transformers")
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from speckv_pynq.bench.models import forward  # noqa: E402
 from speckv_pynq.bench.rivals import BlockLayer, kivi, rival  # noqa: E402
 from speckv_pynq.errors import DependencyMissing  # noqa: E402
+from speckv_pynq.integrations._forward import forward  # noqa: E402
 from speckv_pynq.integrations._layout import Layout  # noqa: E402
 
 HEADS, HEAD_DIM = 2, 64

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speckv_pynq import spec
+from speckv_pynq.block import EXACT_SCHEMES
 from speckv_pynq.reference import BlockInfo, crc32c, decode_record, encode_record
-from speckv_pynq.reference.record import EXACT, SCHEMES
+from speckv_pynq.reference.record import SCHEMES
 from speckv_pynq.spec import DType, Flag, Kind, Scheme, Status
 from tests.blocks import FINITE_CASES, LOSSY_DTYPES, block_infos, blocks, identity, make_bits
 from tests.hls.kernels import Kernels, same
@@ -55,7 +56,7 @@ def test_blocks_with_any_bit_patterns_come_back_exactly_if_raw(
         assert same(got_v, v)
 
 
-@pytest.mark.parametrize("scheme", EXACT)
+@pytest.mark.parametrize("scheme", EXACT_SCHEMES)
 @given(block_infos(dtypes=(DType.FP32,)))
 def test_fp32_blocks(kernels: Kernels, scheme: Scheme, info: BlockInfo) -> None:
     rng = np.random.default_rng(info.first_position)

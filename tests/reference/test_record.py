@@ -8,16 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speckv_pynq import spec
+from speckv_pynq.block import EXACT_SCHEMES
 from speckv_pynq.errors import RecordError
 from speckv_pynq.reference import BlockInfo, crc32c, decode_record, encode_record
-from speckv_pynq.reference.record import EXACT, SCHEMES
+from speckv_pynq.reference.record import SCHEMES
 from speckv_pynq.spec import DType, Flag, Kind, Scheme, Status
 from tests.blocks import block_infos, blocks, identity, make_bits
 from tests.records import HEADER_FAULTS, flipped, header_of, payload_of, with_fields
 
 INFO = BlockInfo(16, 2, 64)
 CODED = tuple(s for s in SCHEMES if s != Scheme.RAW)
-LOSSY = tuple(s for s in SCHEMES if s not in EXACT)
+LOSSY = tuple(s for s in SCHEMES if s not in EXACT_SCHEMES)
 
 
 def sample(scheme: Scheme = Scheme.INT8_DELTA_RLE, case: str = "runs") -> bytes:
@@ -75,7 +76,7 @@ def test_a_payload_that_does_not_shrink_is_raw() -> None:
     assert payload_of(record) == 2 * alternating.tobytes()
 
 
-@pytest.mark.parametrize("scheme", EXACT)
+@pytest.mark.parametrize("scheme", EXACT_SCHEMES)
 @given(block_infos(dtypes=(DType.FP32,)))
 def test_fp32_is_kept_exactly_and_by_exact_schemes_only(scheme: Scheme, info: BlockInfo) -> None:
     rng = np.random.default_rng(info.first_position)

@@ -1,7 +1,7 @@
 // The codebook image as kernels read it: one header a slot, sections shared by all units, sections of a unit,
-// each whole lines (speckv_pynq/codebook.py). In hardware the tables of a unit are copied on chip and rows of
-// the transforms streamed; natively every section is read where it lies. Nothing outside the image is read,
-// whatever its bytes; that sums fit 32 bits is checked by the host when it loads a codebook.
+// each whole lines (speckv_pynq/codebook/image.py). In hardware the tables of a unit are copied on chip and
+// rows of the transforms streamed; natively every section is read where it lies. Nothing outside the image is
+// read, whatever its bytes; that sums fit 32 bits is checked by the host when it loads a codebook.
 #pragma once
 #include "speckv/record.hpp"
 

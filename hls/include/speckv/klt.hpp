@@ -49,6 +49,11 @@ SPECKV_INLINE Segment segment_of(const Unit& u, uint32_t i) {
   return Segment{kind, group * heads, heads, transform * u.each + before, transform * u.row + before};
 }
 
+// Its first value of one token, in a block as it lies in memory.
+SPECKV_INLINE uint32_t segment_at(const Geometry& g, const Segment& s, uint32_t token) {
+  return ((s.kind * g.tokens + token) * g.heads + s.first_head) * g.head_dim;
+}
+
 // What a unit says of every channel and every component.
 struct KltTables {
   Section<uint8_t, MAX_CLASSES> raw_bits, half;

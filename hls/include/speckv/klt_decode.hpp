@@ -225,7 +225,6 @@ TRANSFORMS:
 template <class F>
 SPECKV_INLINE void klt_round(const Geometry& g, const Unit& u, uint32_t first_position, KltDecodeWork& w,
                              uint16_t block[][LANES]) {
-  const uint32_t kind_values = g.heads * g.head_dim;
   uint16_t* values = &block[0][0];
 #ifndef __SYNTHESIS__
 SCALES:
@@ -241,7 +240,7 @@ TOKENS:
       const Segment s = segment_of(u, i);
       const uint32_t n = s.heads * u.head_dim;
       int32_t* from = w.values + t * u.inputs + s.channel;
-      uint16_t* to = values + (s.kind * g.tokens + t) * kind_values + s.first_head * u.head_dim;
+      uint16_t* to = values + segment_at(g, s, t);
 #ifndef __SYNTHESIS__
       const float* scale = w.scale + s.channel;
 #endif

@@ -50,7 +50,7 @@ SPECKV_INLINE int32_t fixed_point(uint16_t bits, int32_t exponent) {
 template <class F>
 SPECKV_INLINE bool klt_inputs(const Geometry& g, const Unit& u, uint32_t first_position,
                               const uint16_t block[][LANES], KltEncodeWork& w) {
-  const uint32_t stride = u.transforms * u.row, kind_values = g.heads * g.head_dim;
+  const uint32_t stride = u.transforms * u.row;
   const uint16_t* values = &block[0][0];
   int32_t *line = w.line, most_fixed = 0, most_input = 0, most_bits = 0;
 TOKENS:
@@ -62,7 +62,7 @@ TOKENS:
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = 64
       const Segment s = segment_of(u, i);
       const uint32_t n = s.heads * u.head_dim;
-      const uint16_t* bits = values + (s.kind * g.tokens + t) * kind_values + s.first_head * u.head_dim;
+      const uint16_t* bits = values + segment_at(g, s, t);
       const int8_t* exponents = w.tables.exponent.data + s.channel;
       const int32_t* means = w.tables.mean.data + s.channel;
       const uint8_t* shifts = w.in_shift.data + s.channel;
