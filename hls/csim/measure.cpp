@@ -54,12 +54,14 @@ int32_t speckv_csim_klt_symbols(const void* records, uint64_t records_bytes, con
 namespace {
 
 // Independent 16-bit multiply-adds on registers: nothing but the multipliers limits it.
+// clang-format off
 #define SPECKV_MADD(reg, to) "vpmaddwd %%" reg "0, %%" reg "1, %%" reg to "\n\t"
 #define SPECKV_EIGHT(reg)                                                                 \
   SPECKV_MADD(reg, "2")                                                                   \
   SPECKV_MADD(reg, "3") SPECKV_MADD(reg, "4") SPECKV_MADD(reg, "5") SPECKV_MADD(reg, "6") \
       SPECKV_MADD(reg, "7") SPECKV_MADD(reg, "8") SPECKV_MADD(reg, "9")
 #define SPECKV_CLOBBERS "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9"
+// clang-format on
 
 __attribute__((target("avx2"))) void multiply_adds_avx2(uint64_t rounds) {
   for (uint64_t i = 0; i < rounds; ++i) __asm__ volatile(SPECKV_EIGHT("ymm") : : : SPECKV_CLOBBERS);
