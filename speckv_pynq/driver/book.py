@@ -56,7 +56,9 @@ class Entry:
 class Book:
     """The rings, the commands open and the completions not read yet.
 
-    A command holds one of its lane's slots from add() until its completion is taken.
+    Each lane has a ring of `slots` for what waits, shared by all owners; it empties as commands
+    run. Apart from that an owner has `slots` commands a lane, open or unread: one that does not
+    read its completions stops nobody else.
     """
 
     def __init__(self, slots: int) -> None:
@@ -64,7 +66,7 @@ class Book:
         self.parameters = Parameters()
         self._rings = (Ring(slots), Ring(slots))
         self._waiting: tuple[dict[int, Entry], dict[int, Entry]] = ({}, {})  # by ring number
-        self._held = [0, 0]
+        self._held: Counter[tuple[int, int]] = Counter()  # by owner and lane
         self._open: dict[tuple[int, int], Entry] = {}  # by owner and tag, oldest first
         self._open_of: Counter[int] = Counter()
         self._unread: dict[int, dict[int, Completion]] = {}
@@ -81,18 +83,18 @@ class Book:
                     f"command {name[1]} of owner {name[0]}: another with this tag is open or unread"
                 )
             seen.add(name)
-        for need in self._needs(commands):
+        for _, need in self._needs(commands).items():
             if need > self.slots:
                 raise ConfigError(f"a batch of {need} commands in a ring of {self.slots} slots")
         return moves
 
     def has_room(self, commands: Commands) -> bool:
-        return all(
-            self._held[lane] + need <= self.slots and ring.free >= need
-            for lane, (ring, need) in enumerate(
-                zip(self._rings, self._needs(commands), strict=True)
-            )
-        )
+        rings = [0, 0]
+        for (owner, lane), need in self._needs(commands).items():
+            rings[lane] += need
+            if self._held[owner, lane] + need > self.slots:
+                return False
+        return all(ring.free >= need for ring, need in zip(self._rings, rings, strict=True))
 
     def add(self, commands: Commands, moves: list[Move | None]) -> None:
         """Takes commands that resolve() and has_room() let through."""
@@ -163,12 +165,16 @@ class Book:
         completion = mine.pop(tag)
         if not mine:
             del self._unread[owner]
-        self._held[lane_of(completion.opcode)] -= 1
+        slot = owner, lane_of(completion.opcode)
+        self._held[slot] -= 1
+        if not self._held[slot]:
+            del self._held[slot]
         return completion
 
-    def _needs(self, commands: Commands) -> tuple[int, int]:
-        prefetches = int(np.count_nonzero(commands["opcode"] == spec.Opcode.PREFETCH))
-        return len(commands) - prefetches, prefetches
+    def _needs(self, commands: Commands) -> Counter[tuple[int, int]]:
+        """Commands by owner and lane."""
+        pairs = zip(commands["owner"].tolist(), commands["opcode"].tolist(), strict=True)
+        return Counter((owner, lane_of(opcode)) for owner, opcode in pairs)
 
     def _add(self, row: np.void, move: Move | None) -> None:
         tag, owner, opcode = (int(row[name]) for name in ("tag", "owner", "opcode"))
@@ -176,7 +182,7 @@ class Book:
         self._open[owner, tag] = entry
         self._open_of[owner] += 1
         lane = lane_of(opcode)
-        self._held[lane] += 1
+        self._held[owner, lane] += 1
         if opcode in MOVING:
             self._waiting[lane][self._rings[lane].push(row)] = entry
         elif opcode == spec.Opcode.SET_PARAM:

@@ -97,8 +97,9 @@ class SpeckvDriver:
     def submit(self, commands: Commands, timeout_s: float = 0.0) -> None:
         """Takes commands, (n,) spec.COMMAND, all or none.
 
-        Waits up to timeout_s for slots, then RingFull: a command holds one until its completion is
-        read. CommandError, ConfigError (SET_PARAM out of range, more commands than slots) or
+        Waits up to timeout_s for room, then RingFull: what waits, of all owners, has `slots` slots
+        for DMA_BATCH and as many for PREFETCH, and so have an owner's commands that are open or whose
+        completions are unread. CommandError, ConfigError (SET_PARAM out of range, more commands than slots) or
         DeviceBufferError: a command is bad. SET_PARAM takes effect at once. POLL_DONE completes
         when every earlier command of its owner has.
         """

@@ -184,6 +184,18 @@ def test_owners_have_completions_of_their_own(held: Held) -> None:
     assert held.driver.poll_done() == []
 
 
+def test_an_owner_that_reads_nothing_stops_nobody_else() -> None:
+    held = Held(slots=2, holding=False)
+    for name in (0, 1):
+        held.dma(name, owner=3)
+    held.driver.drain(5.0)
+    with pytest.raises(RingFull):
+        held.dma(2, owner=3)
+    held.dma(2, owner=4)
+    assert held.driver.wait(2, 5.0, owner=4).ok
+    held.close()
+
+
 def test_a_demand_waits_for_no_prefetch(held: Held) -> None:
     """Prefetches fill their slots, one runs and never ends: demand goes through untouched."""
     held.driver.set_param(Parameter.PREFETCH_DEPTH, 16)
