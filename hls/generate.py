@@ -115,8 +115,7 @@ def arguments_of(kernel: dict[str, Any]) -> list[Argument]:
 def abi_id(spec: dict[str, Any]) -> int:
     """First 8 bytes (big-endian) of SHA-256 over what library, overlay and runtime must share."""
     shared = {
-        key: spec[key]
-        for key in (*STRUCTS[1:], *RING_GROUPS, "status", "kernels", "address")
+        key: spec[key] for key in (*STRUCTS[1:], *RING_GROUPS, "status", "kernels", "address")
     }
     text = json.dumps(shared, sort_keys=True, separators=(",", ":"))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")

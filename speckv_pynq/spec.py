@@ -9,7 +9,7 @@ import numpy as np
 
 FORMAT_VERSION: Final = 1
 MAGIC: Final = 0x564B5053
-ABI_ID: Final = 0x5A7F7090FCDF3DD1
+ABI_ID: Final = 0xA4B4743F4796C4E3
 
 AXI_BITS: Final = 512
 LINE_BYTES: Final = 64
@@ -317,13 +317,13 @@ COMMAND: Final = np.dtype(
             "source",
             "target",
             "codebooks",
-            "table",
-            "table_line",
+            "descriptors",
+            "descriptors_line",
             "count",
             "results",
             "results_line",
             "timeout_us",
-            "parameter",
+            "param",
             "value",
         ],
         "formats": [

@@ -2,7 +2,7 @@
 package speckv_pkg;
   localparam int unsigned FormatVersion = 1;
   localparam logic [31:0] Magic = 32'h564B5053;
-  localparam logic [63:0] AbiId = 64'h5A7F7090FCDF3DD1;
+  localparam logic [63:0] AbiId = 64'hA4B4743F4796C4E3;
 
   localparam int unsigned AxiBits = 512;
   localparam int unsigned LineBytes = 64;
@@ -179,13 +179,13 @@ package speckv_pkg;
   // Packed most significant field first, so the last field in memory stands first here.
   typedef struct packed {
     logic [63:0] value;
-    logic [31:0] parameter;
+    logic [31:0] param;
     logic [31:0] timeout_us;
     logic [31:0] results_line;
     logic [31:0] results;
     logic [31:0] count;
-    logic [31:0] table_line;
-    logic [31:0] table;
+    logic [31:0] descriptors_line;
+    logic [31:0] descriptors;
     logic [31:0] codebooks;
     logic [31:0] target;
     logic [31:0] source;

@@ -7,7 +7,7 @@
 
 #define SPECKV_FORMAT_VERSION 1u
 #define SPECKV_MAGIC 0x564B5053u
-#define SPECKV_ABI_ID 0x5A7F7090FCDF3DD1ull
+#define SPECKV_ABI_ID 0xA4B4743F4796C4E3ull
 
 #define SPECKV_AXI_BITS 512u
 #define SPECKV_LINE_BYTES 64u
@@ -198,13 +198,13 @@ struct speckv_command {
   uint32_t source; /* registered buffer that the kernel reads */
   uint32_t target; /* registered buffer that the kernel writes */
   uint32_t codebooks; /* registered codebook image; 0: none */
-  uint32_t table; /* registered buffer of descriptors; unchanged until the command completes */
-  uint32_t table_line; /* where the descriptors begin, in lines */
+  uint32_t descriptors; /* registered buffer with the descriptors; unchanged until the command completes */
+  uint32_t descriptors_line; /* where the descriptors begin, in lines */
   uint32_t count; /* descriptors */
   uint32_t results; /* registered buffer for the blocks' completions, written by the host; 0: none */
   uint32_t results_line; /* where they begin, in lines */
   uint32_t timeout_us; /* longest wait for the device; 0: parameter command_timeout_us */
-  uint32_t parameter; /* set_param: spec parameters */
+  uint32_t param; /* set_param: spec parameters */
   uint64_t value; /* set_param: its new value */
 };
 
@@ -305,13 +305,13 @@ SPECKV_STATIC_ASSERT(offsetof(struct speckv_command, owner) == 12, "command.owne
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_command, source) == 16, "command.source offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_command, target) == 20, "command.target offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_command, codebooks) == 24, "command.codebooks offset");
-SPECKV_STATIC_ASSERT(offsetof(struct speckv_command, table) == 28, "command.table offset");
-SPECKV_STATIC_ASSERT(offsetof(struct speckv_command, table_line) == 32, "command.table_line offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_command, descriptors) == 28, "command.descriptors offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_command, descriptors_line) == 32, "command.descriptors_line offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_command, count) == 36, "command.count offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_command, results) == 40, "command.results offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_command, results_line) == 44, "command.results_line offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_command, timeout_us) == 48, "command.timeout_us offset");
-SPECKV_STATIC_ASSERT(offsetof(struct speckv_command, parameter) == 52, "command.parameter offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_command, param) == 52, "command.param offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_command, value) == 56, "command.value offset");
 SPECKV_STATIC_ASSERT(sizeof(struct speckv_command_completion) == 64, "command_completion size");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_command_completion, tag) == 0, "command_completion.tag offset");

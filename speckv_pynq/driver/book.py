@@ -186,7 +186,7 @@ class Book:
         if opcode in MOVING:
             self._waiting[lane][self._rings[lane].push(row)] = entry
         elif opcode == spec.Opcode.SET_PARAM:
-            self.parameters = self.parameters.changed(int(row["parameter"]), int(row["value"]))
+            self.parameters = self.parameters.changed(int(row["param"]), int(row["value"]))
             self._end(entry, Outcome())
 
     def _supersede(self, owner: int) -> None:

@@ -16,6 +16,10 @@ from speckv_pynq.errors import CommandError, DeviceBufferError
 Commands = npt.NDArray[np.void]  # (n,) spec.COMMAND
 
 MOVING = (spec.Opcode.DMA_BATCH, spec.Opcode.PREFETCH)
+_FIELD_LIMITS = {
+    name: (1 << 8 * field.itemsize) - 1
+    for name, (field, *_) in spec.COMMAND.fields.items()  # type: ignore[union-attr]
+}
 _OPCODES = frozenset(int(opcode) for opcode in spec.Opcode)
 
 
@@ -24,9 +28,9 @@ def command(opcode: spec.Opcode, **fields: int) -> Commands:
     row = np.zeros(1, spec.COMMAND)
     row["opcode"] = opcode
     for name, value in fields.items():
-        if name not in row.dtype.fields:  # type: ignore[operator]
-            raise CommandError(f"{name} is not a field of spec.COMMAND: {row.dtype.names}")
-        limit = (1 << 8 * row.dtype[name].itemsize) - 1
+        limit = _FIELD_LIMITS.get(name)
+        if limit is None:
+            raise CommandError(f"{name} is not a field of spec.COMMAND: {list(_FIELD_LIMITS)}")
         if not 0 <= value <= limit:
             raise CommandError(f"command field {name}: {value} is not within 0..{limit}")
         row[name] = value
@@ -45,7 +49,7 @@ class Move:
 
     def descriptors(self, row: np.void) -> Descriptors:
         """The command's slice of its table, (count,) spec.DESCRIPTOR, not copied."""
-        return self._rows(self.table, row["table_line"], row["count"], spec.DESCRIPTOR)
+        return self._rows(self.table, row["descriptors_line"], row["count"], spec.DESCRIPTOR)
 
     def results_of(self, row: np.void) -> npt.NDArray[np.void]:
         """Where the blocks' completions go, (count,) spec.COMPLETION."""
@@ -65,7 +69,7 @@ def resolve(row: np.void, buffers: dict[int, DeviceBuffer]) -> Move | None:
     if opcode not in _OPCODES:
         raise CommandError(f"command {_name(row)}: opcode {opcode} is none of {list(spec.Opcode)}")
     if opcode == spec.Opcode.SET_PARAM:
-        Parameters().changed(int(row["parameter"]), int(row["value"]))
+        Parameters().changed(int(row["param"]), int(row["value"]))
     if opcode not in MOVING:
         return None
     if int(row["move"]) not in (spec.Move.COMPRESS, spec.Move.DECOMPRESS):
@@ -76,10 +80,10 @@ def resolve(row: np.void, buffers: dict[int, DeviceBuffer]) -> Move | None:
         _buffer(row, "source", buffers),
         _buffer(row, "target", buffers),
         _buffer(row, "codebooks", buffers) if row["codebooks"] else None,
-        _buffer(row, "table", buffers),
+        _buffer(row, "descriptors", buffers),
         _buffer(row, "results", buffers) if row["results"] else None,
     )
-    _check_range(row, "table", move.table, spec.DESCRIPTOR.itemsize)
+    _check_range(row, "descriptors", move.table, spec.DESCRIPTOR.itemsize)
     if move.results is not None:
         _check_range(row, "results", move.results, spec.COMPLETION.itemsize)
     return move
@@ -98,7 +102,7 @@ def _check_range(row: np.void, field: str, buffer: DeviceBuffer, itemsize: int) 
     end = int(row[f"{field}_line"]) * spec.LINE_BYTES + int(row["count"]) * itemsize
     if end > buffer.nbytes:
         raise DeviceBufferError(
-            f"command {_name(row)}: {field} ends at byte {end} of a buffer of {buffer.nbytes}"
+            f"command {_name(row)}: {field} reach byte {end} of a buffer of {buffer.nbytes}"
         )
 
 

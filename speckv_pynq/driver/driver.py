@@ -283,7 +283,7 @@ class SpeckvDriver:
                 if outcome.late is not None:
                     self._late.append((outcome.late, entry.move))
                 self._book.end(entry, outcome)
-                self._notify()
+                self._changed.notify_all()  # this thread itself looks for the lane's next command
             del entry, outcome, row, fence  # or an idle lane would keep the last buffers alive
 
     def _fence(self, entry: Entry) -> Outcome | None:

@@ -121,15 +121,15 @@ class Held:
         )
         rows = self.device.buffers[2].array.view(spec.DESCRIPTOR)
         rows["record_offset"] = np.arange(len(rows))
-        self.fields = {"source": self.source, "target": self.target, "table": self.table}
+        self.fields = {"source": self.source, "target": self.target, "descriptors": self.table}
 
     def dma(self, name: int, **fields: int) -> int:
         """Submits a DMA_BATCH whose run, and tag, is called `name`."""
-        given = {"tag": name, "table_line": name, "count": 1, **self.fields, **fields}
+        given = {"tag": name, "descriptors_line": name, "count": 1, **self.fields, **fields}
         return self.driver.dma_batch(**given)
 
     def prefetch(self, name: int, **fields: int) -> int:
-        given = {"tag": name, "table_line": name, "count": 1, **self.fields, **fields}
+        given = {"tag": name, "descriptors_line": name, "count": 1, **self.fields, **fields}
         return self.driver.prefetch(**given)
 
     def close(self) -> None:

@@ -77,7 +77,7 @@ class Blocks:
             "move": Move.COMPRESS,
             "source": source,
             "target": target,
-            "table": table,
+            "descriptors": table,
             "results": results,
             "count": COUNT,
         }
@@ -260,6 +260,25 @@ def test_newer_prefetches_push_out_the_oldest_of_their_owner(held: Held) -> None
     assert held.device.names == [0, 1, 4, 5]
 
 
+def test_a_slot_used_again_changes_nothing_for_the_command_that_runs() -> None:
+    held = Held(slots=1)
+    held.driver.set_param(Parameter.PREFETCH_SLICE, 1)
+    held.prefetch(0, count=2, results=held.results)
+    held.device.run(0)
+    held.prefetch(50, owner=1, results=held.results, results_line=9)
+    for name in (0, 1, 50):
+        held.device.run(name).end()
+    held.driver.wait(0, 5.0).check()
+    held.driver.wait(50, 5.0, owner=1).check()
+    written = held.device.buffers[3].array.view(spec.COMPLETION)["record_bytes"]
+    assert np.flatnonzero(written).tolist() == [
+        0,
+        1,
+        9 * spec.LINE_BYTES // spec.COMPLETION.itemsize,
+    ]
+    held.close()
+
+
 def test_runs_in_flight_is_obeyed_at_once(held: Held) -> None:
     held.driver.set_param(Parameter.RUNS_IN_FLIGHT, 1)
     for name in range(6):
@@ -300,9 +319,9 @@ def test_slots_are_a_power_of_two(slots: int) -> None:
 
 def test_set_param_and_poll_done_in_a_batch(held: Held) -> None:
     def change(tag: int, parameter: int, value: int) -> np.ndarray:
-        return command(Opcode.SET_PARAM, tag=tag, parameter=parameter, value=value)
+        return command(Opcode.SET_PARAM, tag=tag, param=parameter, value=value)
 
-    run = command(Opcode.DMA_BATCH, tag=2, table_line=2, count=1, **held.fields)
+    run = command(Opcode.DMA_BATCH, tag=2, descriptors_line=2, count=1, **held.fields)
     poll, other = command(Opcode.POLL_DONE, tag=3), command(Opcode.POLL_DONE, tag=3, owner=4)
     held.driver.submit(np.concatenate([change(1, Parameter.PREFETCH_DEPTH, 9), run, poll, other]))
     assert held.driver.parameters.prefetch_depth == 9
@@ -331,13 +350,13 @@ def test_set_param_and_poll_done_in_a_batch(held: Held) -> None:
         ({"target": 0}, DeviceBufferError, "target 0"),
         ({"codebooks": 99}, DeviceBufferError, "codebooks 99"),
         ({"results": 99}, DeviceBufferError, "results 99"),
-        ({"count": 1025}, DeviceBufferError, "table ends at byte 65600 of a buffer of 65536"),
-        ({"table_line": 0xFFFFFFFF, "count": 1}, DeviceBufferError, "table ends at byte"),
-        ({"results_line": 1024, "results": 4, "count": 1}, DeviceBufferError, "results ends"),
-        ({"opcode": 3, "parameter": 77}, ConfigError, "parameter 77"),
-        ({"opcode": 3, "parameter": 3, "value": 5}, ConfigError, r"runs_in_flight 5 .* 1\.\.4"),
-        ({"opcode": 3, "parameter": 2, "value": 99}, ConfigError, "compression_scheme 99"),
-        ({"opcode": 3, "parameter": 5, "value": 1 << 63}, ConfigError, "command_timeout_us"),
+        ({"count": 1025}, DeviceBufferError, "descriptors reach byte 65600 of a buffer of 65536"),
+        ({"descriptors_line": 0xFFFFFFFF, "count": 1}, DeviceBufferError, "descriptors reach byte"),
+        ({"results_line": 1024, "results": 4, "count": 1}, DeviceBufferError, "results reach"),
+        ({"opcode": 3, "param": 77}, ConfigError, "parameter 77"),
+        ({"opcode": 3, "param": 3, "value": 5}, ConfigError, r"runs_in_flight 5 .* 1\.\.4"),
+        ({"opcode": 3, "param": 2, "value": 99}, ConfigError, "compression_scheme 99"),
+        ({"opcode": 3, "param": 5, "value": 1 << 63}, ConfigError, "command_timeout_us"),
         ({"tag": 50}, CommandError, "command 50 of owner 0: another"),
     ],
 )
@@ -345,7 +364,7 @@ def test_a_bad_command_takes_its_batch_with_it(
     held: Held, fields: dict[str, int], error: type, text: str
 ) -> None:
     good = command(Opcode.DMA_BATCH, tag=50, count=1, **held.fields)
-    change = command(Opcode.SET_PARAM, tag=51, parameter=Parameter.PREFETCH_DEPTH, value=1)
+    change = command(Opcode.SET_PARAM, tag=51, param=Parameter.PREFETCH_DEPTH, value=1)
     bad = command(Opcode.DMA_BATCH, tag=52, count=1, **held.fields)
     for name, value in fields.items():
         bad[name] = value
@@ -390,7 +409,7 @@ def test_an_unregistered_buffer_serves_the_commands_submitted_before(held: Held)
     for name in (1, 2):
         held.dma(name)
     held.driver.unregister(held.table)
-    with pytest.raises(DeviceBufferError, match=f"table {held.table}"):
+    with pytest.raises(DeviceBufferError, match=f"descriptors {held.table}"):
         held.dma(3)
     for name in (1, 2):
         held.device.run(name).end()

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from speckv_pynq import spec
-from speckv_pynq.driver import SpeckvDriver
+from speckv_pynq.driver import SpeckvDriver, command
 from speckv_pynq.errors import (
     AbiMismatch,
     CommandCancelled,
@@ -127,7 +127,7 @@ def test_a_late_run_fences_its_target_until_it_ends(own: bool) -> None:
     with pytest.raises(DeviceTimeout, match=r"held for 0\.00"):
         done.check()
     assert held.driver.late_runs == 1
-    for name, field in enumerate(("source", "target", "results", "table", "codebooks"), 10):
+    for name, field in enumerate(("source", "target", "results", "descriptors", "codebooks"), 10):
         held.dma(name, **{field: held.target})
         fenced = held.driver.wait(name, 5.0)
         assert fenced.status is CommandStatus.FENCED
@@ -209,6 +209,23 @@ def test_closing_ends_a_wait_for_slots() -> None:
             waiting.result(5.0)
 
 
+def test_commands_are_copied_when_they_are_submitted() -> None:
+    held = Held(slots=1)
+    held.dma(1)
+    held.device.run(1).end()
+    held.driver.drain(5.0)
+    rows = command(spec.Opcode.DMA_BATCH, tag=2, descriptors_line=2, count=1, **held.fields)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(held.driver.submit, rows, 20.0)
+        time.sleep(0.02)
+        rows["tag"], rows["descriptors_line"] = 3, 3
+        held.driver.wait(1).check()
+        waiting.result(5.0)
+    held.device.run(2).end()
+    held.driver.wait(2, 5.0).check()
+    held.close()
+
+
 def test_nothing_is_left_of_drivers_and_their_buffers() -> None:
     before = driver_threads()
     for _ in range(20):
@@ -224,14 +241,18 @@ def test_nothing_is_left_of_drivers_and_their_buffers() -> None:
     assert driver_threads() == before
 
 
-def test_an_ended_command_keeps_no_buffer_alive() -> None:
-    held = Held(holding=False)
-    buffer = held.device.buffers.pop(0)
-    gone = weakref.ref(buffer)
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_ended_command_keeps_no_buffer_alive(fails: bool) -> None:
+    """Nor does its completion, with what the device raised."""
+    held = Held()
+    gone = weakref.ref(held.device.buffers[0])
     held.dma(1)
-    held.driver.wait(1, 5.0).check()
+    held.device.run(1).end(error=DeviceError("injected") if fails else None)
+    done = held.driver.wait(1, 5.0)
+    assert done.ok is not fails
     held.driver.unregister(held.source)
-    del buffer
+    held.device.buffers.clear()
+    held.device.runs.clear()
 
     def collected() -> bool:
         gc.collect()
@@ -242,13 +263,15 @@ def test_an_ended_command_keeps_no_buffer_alive() -> None:
 
 
 @pytest.mark.requires("libspeckv")
-@pytest.mark.parametrize("freed", ["source", "target", "table", "results"])
+@pytest.mark.parametrize("freed", ["source", "target", "descriptors", "results"])
 def test_a_buffer_freed_too_early_is_a_typed_end(freed: str) -> None:
     gate = Gate()
     with device_with(gate) as device, SpeckvDriver(device) as driver:
-        buffers = {name: device.allocate(4096) for name in ("source", "target", "table", "results")}
+        buffers = {
+            name: device.allocate(4096) for name in ("source", "target", "descriptors", "results")
+        }
         numbers = {name: driver.register(buffer) for name, buffer in buffers.items()}
-        buffers["table"].array[:128] = large_table(2).view(np.uint8)
+        buffers["descriptors"].array[:128] = large_table(2).view(np.uint8)
         driver.set_param(Parameter.RUNS_IN_FLIGHT, 1)
         first = driver.dma_batch(count=2, **numbers)
         second = driver.dma_batch(count=2, **numbers)
@@ -268,7 +291,7 @@ def test_a_csim_engine_that_misses_the_deadline_and_then_recovers() -> None:
         target, table = device.allocate(4096), device.allocate(4096)
         table.array[:128] = large_table(2).view(np.uint8)
         at, rows = driver.register(target), driver.register(table)
-        fields = {"source": rows, "target": at, "table": rows, "count": 2}
+        fields = {"source": rows, "target": at, "descriptors": rows, "count": 2}
         with pytest.raises(DeviceTimeout, match="2 of 2 descriptors outstanding"):
             driver.wait(driver.dma_batch(timeout_us=2000, **fields)).check()
         with pytest.raises(DeviceError, match="fenced"):
@@ -299,7 +322,7 @@ def test_an_overlay_that_fails_a_call(tmp_path: Path) -> None:
         SpeckvDriver(device) as driver,
     ):
         number = driver.register(device.allocate(4096))
-        fields = {"source": number, "target": number, "table": number, "count": 1}
+        fields = {"source": number, "target": number, "descriptors": number, "count": 1}
         first = driver.wait(driver.dma_batch(**fields))
         assert first.status is CommandStatus.DEVICE_ERROR
         with pytest.raises(DeviceError, match="kernel"):
@@ -327,7 +350,7 @@ def test_many_threads_complete_each_command_once_under_faults() -> None:
             open_.add(tag)
             while True:
                 try:
-                    submit(tag, owner=owner, table_line=tag % 64, ring_timeout_s=0.005)
+                    submit(tag, owner=owner, descriptors_line=tag % 64, ring_timeout_s=0.005)
                     break
                 except RingFull:
                     read(20.0)

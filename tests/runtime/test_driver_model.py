@@ -108,7 +108,9 @@ class DriverMachine(RuleBasedStateMachine):
     @rule(owner=OWNERS, opcode=st.sampled_from([DMA, DMA, PREFETCH, PREFETCH, POLL]))
     def submit(self, owner: int, opcode: Opcode) -> None:
         self.tag += 1
-        fields = {} if opcode is POLL else {**self.held.fields, "table_line": self.tag, "count": 1}
+        fields = (
+            {} if opcode is POLL else {**self.held.fields, "descriptors_line": self.tag, "count": 1}
+        )
         row = command(opcode, tag=self.tag, owner=owner, **fields)
         if self.model.has_room(owner, opcode):
             self.driver.submit(row)
