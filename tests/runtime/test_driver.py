@@ -1,20 +1,16 @@
-"""SpeckvDriver: what commands do, on csim, on the overlay and on a device that a test holds."""
+"""SpeckvDriver: what commands do, on a device whose runs end when the test says."""
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from speckv_pynq import spec
-from speckv_pynq.device.csim import CsimDevice
-from speckv_pynq.device.protocol import Device
-from speckv_pynq.driver import MAX_RUNS_IN_FLIGHT, SpeckvDriver, command
+from speckv_pynq.driver import MAX_RUNS_IN_FLIGHT, command
 from speckv_pynq.errors import (
     CommandCancelled,
     CommandError,
@@ -22,32 +18,12 @@ from speckv_pynq.errors import (
     DeviceBufferError,
     DeviceError,
     DeviceTimeout,
-    RecordError,
     RingFull,
 )
-from speckv_pynq.spec import CommandFlag, CommandStatus, Move, Opcode, Parameter, Scheme
-from tests.runtime.boards import BLOCK_BYTES, SLOT_BYTES, describe
+from speckv_pynq.spec import CommandStatus, Opcode, Parameter
 from tests.runtime.held_device import Held, eventually
 
 pytestmark = pytest.mark.timeout(60)
-COUNT = 5
-REAL = [
-    pytest.param("csim", marks=pytest.mark.requires("libspeckv")),
-    pytest.param("pynq", marks=pytest.mark.requires("libspeckv", "pynq")),
-]
-
-
-@contextlib.contextmanager
-def opened(kind: str, directory: Path) -> Iterator[Device]:
-    if kind == "csim":
-        with CsimDevice(2) as device:
-            yield device
-        return
-    from speckv_pynq.device.pynq_device import PynqDevice
-    from tests.runtime.boards import board
-
-    with board(directory, engines=2) as overlay, PynqDevice(overlay) as device:
-        yield device
 
 
 @pytest.fixture
@@ -55,111 +31,6 @@ def held() -> Iterator[Held]:
     held = Held()
     yield held
     held.close()
-
-
-class Blocks:
-    """Random blocks, record slots, a way back, descriptors and results on a device."""
-
-    def __init__(self, device: Device, driver: SpeckvDriver) -> None:
-        sizes = [COUNT * BLOCK_BYTES, COUNT * SLOT_BYTES, COUNT * BLOCK_BYTES, COUNT * 64, 4096]
-        self.buffers = [device.allocate(size) for size in sizes]
-        self.blocks, self.records, self.back, self.table, self.results = self.buffers
-        self.numbers = [driver.register(buffer) for buffer in self.buffers]
-        values = np.random.default_rng(3).integers(-9, 9, COUNT * BLOCK_BYTES // 2)
-        self.blocks.array[:] = values.astype(np.float16).view(np.uint8)
-        self.table.array[:] = describe(COUNT).view(np.uint8)
-        self.blocks.sync_to_device()
-
-    @property
-    def encode(self) -> dict[str, int]:
-        source, target, _, table, results = self.numbers
-        return {
-            "move": Move.COMPRESS,
-            "source": source,
-            "target": target,
-            "descriptors": table,
-            "results": results,
-            "count": COUNT,
-        }
-
-    @property
-    def decode(self) -> dict[str, int]:
-        _, source, target, _, _ = self.numbers
-        return {**self.encode, "move": Move.DECOMPRESS, "source": source, "target": target}
-
-    @property
-    def done(self) -> np.ndarray:
-        return self.results.array.view(spec.COMPLETION)[:COUNT]
-
-
-@pytest.mark.parametrize("kind", REAL)
-@pytest.mark.parametrize("opcode", [Opcode.DMA_BATCH, Opcode.PREFETCH])
-def test_blocks_there_and_back_equal_what_the_device_does_itself(
-    kind: str, opcode: Opcode, tmp_path: Path
-) -> None:
-    with opened(kind, tmp_path) as device, SpeckvDriver(device) as driver:
-        data = Blocks(device, driver)
-        want = device.start_compress(data.blocks, data.records, describe(COUNT)).wait()
-        data.records.sync_from_device()
-        records = data.records.array.tobytes()
-        device.start_decompress(data.records, data.back, describe(COUNT)).wait()
-        data.back.sync_from_device()
-        decoded = data.back.array.tobytes()
-        data.records.array[:] = data.back.array[:] = 0
-        data.records.sync_to_device()
-        data.back.sync_to_device()
-        driver.set_param(Parameter.PREFETCH_SLICE, 2)
-
-        driver.submit(command(opcode, tag=7, **data.encode))
-        done = driver.wait(7).check()
-        assert (done.tag, done.opcode, done.bytes) == (7, opcode, want["record_bytes"].sum())
-        assert data.done.tobytes() == want.tobytes()
-        driver.submit(command(opcode, tag=8, **data.decode))
-        assert driver.wait(8).check().row["blocks"] == COUNT
-        data.records.sync_from_device()
-        data.back.sync_from_device()
-        assert data.records.array.tobytes() == records
-        assert data.back.array.tobytes() == decoded
-
-
-@pytest.mark.parametrize("kind", REAL)
-def test_the_scheme_of_set_param_is_that_of_default_scheme(kind: str, tmp_path: Path) -> None:
-    with opened(kind, tmp_path) as device, SpeckvDriver(device) as driver:
-        data = Blocks(device, driver)
-        sizes = {}
-        for scheme in (Scheme.RAW, Scheme.INT4):
-            driver.set_param(Parameter.COMPRESSION_SCHEME, scheme)
-            tag = driver.dma_batch(flags=CommandFlag.DEFAULT_SCHEME, **data.encode)
-            sizes[scheme] = driver.wait(tag).check().bytes
-            data.records.sync_from_device()
-            header = data.records.array[: spec.RECORD_HEADER.itemsize].view(spec.RECORD_HEADER)
-            assert header["scheme"][0] == scheme
-        assert sizes[Scheme.INT4] < sizes[Scheme.RAW] == COUNT * SLOT_BYTES
-        assert data.table.array.tobytes() == describe(COUNT).tobytes()
-
-
-@pytest.mark.parametrize("kind", REAL)
-@pytest.mark.parametrize("slice_rows", [1, 2, 100])
-def test_a_damaged_record_is_named_and_the_ring_goes_on(
-    kind: str, slice_rows: int, tmp_path: Path
-) -> None:
-    with opened(kind, tmp_path) as device, SpeckvDriver(device) as driver:
-        data = Blocks(device, driver)
-        driver.set_param(Parameter.PREFETCH_SLICE, slice_rows)
-        driver.wait(driver.dma_batch(**data.encode)).check()
-        for bad in (2, 4):
-            data.records.sync_from_device()
-            data.records.array[bad * SLOT_BYTES + 100] ^= 1
-            data.records.sync_to_device()
-        done = driver.wait(driver.prefetch(**data.decode))
-        assert done.status is CommandStatus.FAILED_BLOCKS
-        assert (int(done.row["failed"]), int(done.row["first_failed"])) == (2, 2)
-        assert np.flatnonzero(data.done["status"]).tolist() == [2, 4]
-        with pytest.raises(RecordError, match="2 of 5 blocks failed, first 2: bad_crc") as caught:
-            done.check()
-        assert caught.value.status == spec.Status.BAD_CRC
-        driver.wait(driver.dma_batch(**data.encode)).check()
-        driver.wait(driver.dma_batch(**data.decode)).check()
 
 
 def test_completions_come_in_order_of_finishing_with_their_tags(held: Held) -> None:
