@@ -57,6 +57,18 @@ class DeviceBufferError(DeviceError):
     """A buffer is not device memory, is freed, or is too small."""
 
 
+class CommandError(DeviceError, ValueError):
+    """A command is malformed; nothing of its batch was taken."""
+
+
+class CommandCancelled(DeviceError):
+    """A command ended before its work was done: cancelled, superseded, or its driver closed."""
+
+
+class RingFull(DeviceError):
+    """The driver holds as many commands, completions not read included, as it has slots."""
+
+
 class StaleHandle(SpeckvError, LookupError):
     """A block handle was released before, or never given out."""
 
