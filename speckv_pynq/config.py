@@ -20,12 +20,14 @@ class TierConfig:
     up early. l3_bytes: records. Memory is taken as it is used: a large budget costs nothing.
     policy: "dense" keeps the first blocks that fit and streams the rest, for attention that reads
     every block each step; "lru" keeps the last ones used, for access that comes back to few.
+    share_equal: blocks whose records are equal are held once; costs a hash of each record.
     """
 
     l1_bytes: int
     l2_bytes: int
     l3_bytes: int
     policy: Policy = "dense"
+    share_equal: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("l1_bytes", 0), ("l2_bytes", 1), ("l3_bytes", 1)):
