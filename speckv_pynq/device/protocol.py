@@ -13,6 +13,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from speckv_pynq.errors import ConfigError
+
 Bytes = npt.NDArray[np.uint8]
 Descriptors = npt.NDArray[np.void]  # (n,) spec.DESCRIPTOR
 Completions = npt.NDArray[np.void]  # (n,) spec.COMPLETION
@@ -70,6 +72,14 @@ class Run(Protocol):
         ...
 
 
+def check_bank(device: Device, bank: str | None) -> None:
+    """ConfigError when the device has no such bank."""
+    if bank is not None and bank not in device.banks:
+        raise ConfigError(
+            f"bank {bank!r}: device {device.name} has {', '.join(device.banks) or 'none'}"
+        )
+
+
 class Device(Protocol):
     """Kernels and their memory; usable as a context manager, which closes it."""
 
@@ -82,8 +92,18 @@ class Device(Protocol):
     @property
     def abi_id(self) -> int: ...
 
-    def allocate(self, nbytes: int, *, reserve: bool = False) -> DeviceBuffer:
-        """A zeroed buffer. reserve: address space only; pages appear when touched (large pools)."""
+    @property
+    def banks(self) -> tuple[str, ...]:
+        """Names of the memories that `allocate` can take from."""
+        ...
+
+    def allocate(
+        self, nbytes: int, *, reserve: bool = False, bank: str | None = None
+    ) -> DeviceBuffer:
+        """A zeroed buffer. reserve: address space only; pages appear when touched (large pools).
+
+        bank: one of `banks`, ConfigError for another; None: the device's usual one.
+        """
         ...
 
     def start_compress(
