@@ -2,5 +2,6 @@
 
 from speckv_pynq.pool.opening import open_pool
 from speckv_pynq.pool.protocol import PoolMemory
+from speckv_pynq.pool.store import FileStore, StoreStats
 
-__all__ = ["PoolMemory", "open_pool"]
+__all__ = ["FileStore", "PoolMemory", "StoreStats", "open_pool"]

@@ -69,9 +69,7 @@ def open_dax(path: Path, nbytes: int, sys: Path = _SYS) -> MappedPool:
     except (OSError, ValueError) as error:
         os.close(fd)
         busy = isinstance(error, BlockingIOError)
-        raise PoolError(
-            f"pool {name}: {'another pool has it open' if busy else error}"
-        ) from error
+        raise PoolError(f"pool {name}: {'another pool has it open' if busy else error}") from error
     return MappedPool(
         "dax", str(path), pages, size, device.align_bytes,
         gives_back=False, anonymous=False, fd=fd,

@@ -52,7 +52,9 @@ def _transparent(sys: Path) -> FoundPool:
     size = memory.transparent_bytes(sys)
     if size is None:
         return FoundPool("memory:thp", False, 0, "the kernel has none, or says 'never'")
-    return FoundPool("memory:thp", True, 0, f"pages of {size >> 10} KiB where the kernel finds them")
+    return FoundPool(
+        "memory:thp", True, 0, f"pages of {size >> 10} KiB where the kernel finds them"
+    )
 
 
 def _huge(sys: Path, proc: Path) -> FoundPool:
@@ -125,7 +127,9 @@ def _file_system(path: Path, proc: Path) -> str:
 
 
 def _banks(device: Device) -> list[FoundPool]:
-    found = [FoundPool(f"fpga:{bank}", True, 0, f"of device {device.name}") for bank in device.banks]
+    found = [
+        FoundPool(f"fpga:{bank}", True, 0, f"of device {device.name}") for bank in device.banks
+    ]
     return found or [FoundPool("fpga", False, 0, f"device {device.name} names no banks")]
 
 
