@@ -257,7 +257,9 @@ class FileStore:
             )
         self._directory.remove(NEW_JOURNAL)
         self._journal.truncate(found.valid_bytes)
-        self._journal.sync()  # what is found valid may still be on its way to the disk
+        # Names and entries that are found may still be on their way to the disk.
+        self._directory.sync()
+        self._journal.sync()
         self._data.truncate(_offset(self._lines.top))
         if self._lost:
             self._compact()
