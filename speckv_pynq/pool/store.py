@@ -324,7 +324,7 @@ class FileStore:
         self._record_bytes -= sum(old.record_bytes for old in replaced)
         self._give((old.line, old.lines) for old in replaced)
         if self._dead > len(self._index) + DEAD_ENTRIES:
-            with contextlib.suppress(StoreError, PoolFull):  # the call's own work is done
+            with contextlib.suppress(StoreError, MemoryError):  # the call's own work is done
                 self._compact()
 
     def _give(self, runs: Iterable[tuple[int, int]]) -> None:

@@ -23,7 +23,11 @@ class File:
         self.path = path
         flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
         self._fd = os.open(path, flags | (os.O_CREAT | os.O_TRUNC if new else 0), 0o600)
-        self.nbytes = os.fstat(self._fd).st_size  # as far as writes and truncate went
+        try:
+            self.nbytes = os.fstat(self._fd).st_size  # as far as writes and truncate went
+        except BaseException:
+            os.close(self._fd)
+            raise
 
     def read(self, offset: int, nbytes: int) -> bytes:
         """Fewer bytes only where the file ends."""
@@ -70,14 +74,16 @@ class Directory:
         self.path = path
         if not path.is_dir():
             path.mkdir(parents=True)
-            _sync(path.parent)
+            _sync(path.parent)  # its own name is as durable as what it holds
         foreign = sorted({entry.name for entry in path.iterdir()} - _NAMES)
         if foreign:
             raise StoreFormatError(f"{path}: holds {foreign[0]!r}, which is not of a file store")
+        self._names = -1
         self._lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            self._names = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except BaseException as error:
             os.close(self._lock)
             if isinstance(error, BlockingIOError):
                 raise StoreLocked(f"{path}: another process or object has it open") from error
@@ -98,14 +104,15 @@ class Directory:
 
     def sync(self) -> None:
         """Returns when names are on the disk."""
-        _sync(self.path)
+        os.fsync(self._names)
 
     def close(self) -> None:
         """Unlocks, for processes forked meanwhile too."""
-        lock, self._lock = self._lock, -1
-        if lock >= 0:
-            fcntl.flock(lock, fcntl.LOCK_UN)
-            os.close(lock)
+        if self._lock >= 0:
+            os.close(self._names)
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+            os.close(self._lock)
+            self._lock = -1
 
 
 def _sync(directory: Path) -> None:

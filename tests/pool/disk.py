@@ -57,9 +57,7 @@ class Disk:
 
     def __init__(self, files: dict[str, bytes] | None = None, sector_bytes: int = 512) -> None:
         self.sector_bytes = sector_bytes
-        self.names = {
-            name: Inode(sector_bytes, content) for name, content in (files or {}).items()
-        }
+        self.names = {name: Inode(sector_bytes, content) for name, content in (files or {}).items()}
         self.durable_names = dict(self.names)
         self.renames: list[dict[str, Inode]] = []  # states of the directory since its last sync
         self.steps: int | None = None
