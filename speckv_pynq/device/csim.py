@@ -169,10 +169,7 @@ class CsimDevice:
         return buffer
 
     def adopt(self, array: Bytes, discard: Callable[[], None]) -> DeviceBuffer:
-        """A buffer over host memory of somebody else: (nbytes,) uint8, aligned to a page.
-
-        discard: called once, when the buffer is freed and the last run over it has ended.
-        """
+        """See speckv_pynq.device.protocol.HostMemoryDevice."""
         self._check_open()
         memory = AdoptedMemory(array, discard)
         buffer = CsimBuffer(self._ledger, memory.nbytes, reserve=False, memory=memory)

@@ -7,8 +7,9 @@ that run ends.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -144,3 +145,15 @@ class Device(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
+
+
+@runtime_checkable
+class HostMemoryDevice(Protocol):
+    """A device whose kernels reach all memory of this process."""
+
+    def adopt(self, array: Bytes, discard: Callable[[], None]) -> DeviceBuffer:
+        """A buffer over host memory of somebody else: (nbytes,) uint8, aligned to a page.
+
+        discard: called once, when the buffer is freed and the last run over it has ended.
+        """
+        ...

@@ -9,8 +9,7 @@ from types import TracebackType
 
 import numpy as np
 
-from speckv_pynq.device.csim import CsimDevice
-from speckv_pynq.device.protocol import Bytes, Device, DeviceBuffer
+from speckv_pynq.device.protocol import Bytes, Device, DeviceBuffer, HostMemoryDevice
 from speckv_pynq.errors import ConfigError, PoolError
 
 
@@ -54,7 +53,7 @@ class MappedPool:
         return size
 
     def attach(self, device: Device) -> DeviceBuffer:
-        if not isinstance(device, CsimDevice):
+        if not isinstance(device, HostMemoryDevice):
             raise ConfigError(
                 f"pool {self.describe()}: kernels of device {device.name} do not reach host "
                 "memory; use the pools device or fpga:BANK"

@@ -32,11 +32,18 @@ class FoundPool:
     detail: str
 
 
-def survey(device: Device | None = None, sys: Path = _SYS, proc: Path = _PROC) -> list[FoundPool]:
-    """All kinds, in the order of docs/pools.md; device: whose banks are listed. Opens nothing."""
+def survey(sys: Path = _SYS, proc: Path = _PROC) -> list[FoundPool]:
+    """All of this machine but the devices' own; opens nothing and never raises for what is missing."""
     found = [_small(proc), _transparent(sys), _huge(sys, proc), *_nodes(sys), *_dax(sys)]
-    found += [_directory(path, proc) for path in _directories()]
-    return found + ([] if device is None else _banks(device))
+    return found + [_directory(path, proc) for path in _directories()]
+
+
+def banks(device: Device) -> list[FoundPool]:
+    """The memories of an open device."""
+    found = [
+        FoundPool(f"fpga:{bank}", True, 0, f"of device {device.name}") for bank in device.banks
+    ]
+    return found or [FoundPool("fpga", False, 0, f"device {device.name} names no banks")]
 
 
 def _small(proc: Path) -> FoundPool:
@@ -124,13 +131,6 @@ def _file_system(path: Path, proc: Path) -> str:
         if len(row) > 2 and path.resolve().is_relative_to(mount) and len(mount.parts) >= best:
             best, kind = len(mount.parts), row[2]
     return kind
-
-
-def _banks(device: Device) -> list[FoundPool]:
-    found = [
-        FoundPool(f"fpga:{bank}", True, 0, f"of device {device.name}") for bank in device.banks
-    ]
-    return found or [FoundPool("fpga", False, 0, f"device {device.name} names no banks")]
 
 
 def _gb(nbytes: int) -> str:
