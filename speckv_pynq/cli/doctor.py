@@ -13,7 +13,8 @@ from speckv_pynq.cli.output import Output
 
 DESCRIPTION = """\
 Looks at the interpreter, the packages, the native library, boards, GPUs and pools of memory, and codes, reads back
-and compares a block with every scheme on csim. Changes nothing; with --board it loads the overlay and tests the kernels there too.
+and compares a block with every scheme on csim. Changes nothing; with --board it loads the overlay and tests the
+kernels there too.
 """
 EPILOG = """\
 examples:

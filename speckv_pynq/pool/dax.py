@@ -67,13 +67,13 @@ def open_dax(path: Path, nbytes: int, sys: Path = _SYS) -> MappedPool:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         pages = mmap.mmap(fd, size, flags=mmap.MAP_SHARED)
     except (OSError, ValueError) as error:
-        os.close(fd)
         busy = isinstance(error, BlockingIOError)
         raise PoolError(f"pool {name}: {'another pool has it open' if busy else error}") from error
+    finally:
+        os.close(fd)  # the mapping keeps file and lock
     return MappedPool(
-        "dax", str(path), pages, size, device.align_bytes,
-        gives_back=False, anonymous=False, fd=fd,
-    )  # fmt: skip
+        "dax", str(path), pages, size, device.align_bytes, gives_back=False, anonymous=False
+    )
 
 
 def _problem(path: Path, size_bytes: int, align_bytes: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import mmap
-import os
 from types import TracebackType
 
 import numpy as np
@@ -31,12 +30,10 @@ class MappedPool:
         gives_back: bool,
         anonymous: bool = True,
         start: int = 0,
-        fd: int = -1,
     ) -> None:
-        """fd: closed with the pool, which keeps its lock until then."""
         self.kind, self.place = kind, place
         self.nbytes, self.page_bytes, self.gives_back = nbytes, page_bytes, gives_back
-        self._pages, self._start, self._fd, self._anonymous = pages, start, fd, anonymous
+        self._pages, self._start, self._anonymous = pages, start, anonymous
         self._array: Bytes | None = np.frombuffer(pages, np.uint8)[start : start + nbytes]
 
     @property
@@ -73,8 +70,6 @@ class MappedPool:
                 self._pages.madvise(mmap.MADV_DONTNEED)
         with contextlib.suppress(BufferError):  # a view is held: the mapping ends with it
             self._pages.close()
-        if self._fd >= 0:
-            os.close(self._fd)
 
     def __enter__(self) -> MappedPool:
         return self

@@ -32,15 +32,15 @@ def open_spill(directory: Path, nbytes: int) -> MappedPool:
         os.posix_fallocate(fd, 0, size)
         pages = mmap.mmap(fd, size, flags=mmap.MAP_SHARED)
     except (OSError, ValueError) as error:
-        os.close(fd)
         full = getattr(error, "errno", 0) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         free = os.statvfs(directory).f_bavail * os.statvfs(directory).f_frsize
         what = f"{size} bytes asked, {free} free" if full else str(error)
         raise PoolError(f"pool {name}: {what}") from error
+    finally:
+        os.close(fd)  # the mapping keeps the file
     return MappedPool(
-        "file", str(directory), pages, size, mmap.PAGESIZE,
-        gives_back=False, anonymous=False, fd=fd,
-    )  # fmt: skip
+        "file", str(directory), pages, size, mmap.PAGESIZE, gives_back=False, anonymous=False
+    )
 
 
 def _unnamed(directory: Path) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ pytestmark = pytest.mark.requires("libspeckv")
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 NODES = [node.number for node in numa.nodes()]
-NAMES = ["memory", "memory:thp", "file:/tmp", "device", "fpga:host"]
+SPILL = f"file:{tempfile.gettempdir()}"
+NAMES = ["memory", "memory:thp", SPILL, "device", "fpga:host"]
 NAMES += [f"numa:{NODES[0]}"] if NODES else []
 SIZE = 64 * PAGE
 
@@ -84,7 +86,7 @@ def test_release_gives_back_whole_pages_and_says_how_many(name: str, at: int, si
         pool.close()
 
 
-@pytest.mark.parametrize("name", ["memory", "file:/tmp", "device"])
+@pytest.mark.parametrize("name", ["memory", SPILL, "device"])
 def test_less_than_a_page_is_refused(name: str) -> None:
     with CsimDevice(1) as device, pytest.raises(ConfigError, match=f"{PAGE - 1} bytes < {PAGE}"):
         open_pool(name, PAGE - 1, device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,7 +24,8 @@ from tests.runtime.tiers import LAYERS, SMALL, Cache, budgets, conserved
 pytestmark = pytest.mark.requires("libspeckv")
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
-POOLS = ["device", "fpga:host", "memory", "memory:thp", "file:/tmp", "numa:0"]
+POOLS = ["device", "fpga:host", "memory", "memory:thp", "numa:0"]
+POOLS += [f"file:{tempfile.gettempdir()}"]
 
 
 @contextmanager
