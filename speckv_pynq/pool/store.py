@@ -21,8 +21,9 @@ import numpy as np
 from speckv_pynq import spec
 from speckv_pynq.errors import ConfigError, PoolFull, StoreError, StoreFormatError
 from speckv_pynq.pool import store_format as form
+from speckv_pynq.pool.journal import Journal, bytes_anew
 from speckv_pynq.pool.lines import Lines
-from speckv_pynq.pool.store_files import DATA, JOURNAL, NEW_JOURNAL, Directory, File, failure
+from speckv_pynq.pool.store_files import DATA, JOURNAL, Directory, failure
 
 Record = bytes | bytearray | memoryview | np.ndarray
 # Two headers, a record of one line, its entry, and room to write the journal anew.
@@ -56,7 +57,7 @@ class FileStore:
     What `store` and `delete` returned from survives the end of the process, and of the machine as
     far as the disk keeps what it said to be synced. A record that came to harm is a miss, never
     wrong bytes. Safe to use from several threads: calls are serialised. A call that raises has
-    changed nothing that was stored.
+    changed nothing that was stored; only where a sync failed may the store, opened anew, show it done.
     """
 
     def __init__(self, directory: str | os.PathLike[str], capacity_bytes: int) -> None:
@@ -70,27 +71,25 @@ class FileStore:
         self._capacity_bytes, self._pid = capacity_bytes, os.getpid()
         self._lock = threading.Lock()
         self._lines, self._damaged, self._lost, self._torn_bytes = Lines(), 0, 0, 0
-        self._index: dict[bytes, form.Entry] = {}
         self._record_bytes = 0
-        self._closed = self._unsure = False
+        self._closed = False
         self.path = Path(directory)
         with contextlib.ExitStack() as undo:
             try:
                 self._directory = Directory(self.path)
                 undo.callback(self._directory.close)
                 new = not self._directory.has(JOURNAL)
-                self._data = self._make_data() if new else self._directory.open(DATA)
+                if new:
+                    self._check_empty()
+                self._data = self._directory.open(DATA, new=new)
                 undo.callback(self._data.close)
                 if new:
-                    self._journal = self._write_journal(first=0)
+                    self._journal = self._create()
+                    undo.callback(self._journal.close)
                 else:
-                    self._journal = self._directory.open(JOURNAL)
-                undo.callback(lambda: self._journal.close())
-                if new:
-                    self._directory.replace(NEW_JOURNAL, JOURNAL)
-                    self._directory.sync()
-                else:
-                    self._recover()
+                    self._journal, found = Journal.open(self._directory)
+                    undo.callback(self._journal.close)
+                    self._recover(found)
             except (StoreError, PoolFull):
                 raise
             except OSError as error:
@@ -118,26 +117,21 @@ class FileStore:
                     padding = bytes(-len(record) % spec.LINE_BYTES)
                     self._data.write(_offset(first), record + padding)
                 self._data.sync()
-                entries = [
-                    form.Entry(key, first, len(record), form.record_crc(key, record), number, self._number)
-                    for number, (first, (key, record)) in enumerate(
-                        zip(firsts, batch.items(), strict=True), self._number
-                    )
-                ]  # fmt: skip
-                replaced = self._commit(entries)
+                replaced = self._journal.append(self._entries(firsts, batch))
             except BaseException as error:
-                if not self._unsure:
+                if not self._journal.unsure:
                     self._give(zip(firsts, map(_lines, batch.values()), strict=True))
                 if isinstance(error, OSError) and not isinstance(error, StoreError):
                     raise failure("store", self.path, error) from error
                 raise
+            self._record_bytes += sum(map(len, batch.values()))
             self._forget(replaced)
 
     def load(self, key: bytes) -> bytes | None:
         """The record, as stored; None where there is none, or it came to harm (counted)."""
         with self._lock:
             self._check_open()
-            entry = self._index.get(_key(key))
+            entry = self._journal.index.get(_key(key))
             if entry is None:
                 return None
             try:
@@ -153,12 +147,13 @@ class FileStore:
         """Forgets a record, durably; False where there was none. The capacity always has room for it."""
         with self._lock:
             self._check_writable()
-            old = self._index.get(_key(key))
+            old = self._journal.index.get(_key(key))
             if old is None:
                 return False
-            gone = form.Entry(old.key, 0, 0, 0, self._number, self._number, form.DELETE)
+            number = self._journal.number
+            gone = form.Entry(old.key, 0, 0, 0, number, number, form.DELETE)
             try:
-                replaced = self._commit([gone])
+                replaced = self._journal.append([gone])
             except OSError as error:
                 raise failure("delete", self.path, error) from error
             self._forget(replaced)
@@ -168,14 +163,14 @@ class FileStore:
         """Of all records, the one stored first before the others."""
         with self._lock:
             self._check_open()
-            return list(self._index)
+            return list(self._journal.index)
 
     def stats(self) -> StoreStats:
         with self._lock:
             self._check_open()
             data, journal = self._data.nbytes, self._journal.nbytes
             return StoreStats(
-                records=len(self._index),
+                records=len(self._journal.index),
                 record_bytes=self._record_bytes,
                 data_bytes=data,
                 journal_bytes=journal,
@@ -190,7 +185,7 @@ class FileStore:
         """Writes the journal anew with what is alive; done by itself when half of it is dead."""
         with self._lock:
             self._check_writable()
-            self._compact()
+            self._journal.compact()
 
     def close(self) -> None:
         """Lets go of the directory; harmless when repeated."""
@@ -204,10 +199,10 @@ class FileStore:
                 self._directory.close()
 
     def __len__(self) -> int:
-        return len(self._index)
+        return len(self._journal.index)
 
     def __contains__(self, key: bytes) -> bool:
-        return key in self._index
+        return key in self._journal.index
 
     def __enter__(self) -> FileStore:
         return self
@@ -220,57 +215,54 @@ class FileStore:
     ) -> None:
         self.close()
 
-    def _make_data(self) -> File:
-        """A new data file. One without a journal is of a start that was cut short, if it is empty."""
+    def _check_empty(self) -> None:
+        """A data file without a journal is of a start that was cut short, if it holds nothing."""
         if self._directory.has(DATA):
-            with contextlib.closing(self._directory.open(DATA)) as old:
-                if old.nbytes > form.HEADER_BYTES:
+            with contextlib.closing(self._directory.open(DATA)) as data:
+                if data.nbytes > form.HEADER_BYTES:
                     raise StoreFormatError(f"{self.path}: {DATA} without {JOURNAL}: damaged")
-        data = self._directory.open(DATA, new=True)
-        self._store_id = os.urandom(form.ID_BYTES)
-        header = form.Header(form.DATA_MAGIC, form.VERSION, spec.LINE_BYTES, self._store_id)
-        data.write(0, header.pack())
-        data.sync()
-        return data
 
-    def _recover(self) -> None:
-        """Reads the journal, cuts what a crash left half done, settles where records lie."""
-        raw = self._journal.read(0, self._journal.nbytes)
-        found = form.read_journal(raw, str(self._journal.path))
-        self._store_id, self._number = found.header.store_id, found.next_number
+    def _create(self) -> Journal:
+        """Both files; the data file first, so that a journal never stands alone."""
+        header = form.Header(
+            form.DATA_MAGIC, form.VERSION, spec.LINE_BYTES, os.urandom(form.ID_BYTES)
+        )
+        self._data.write(0, header.pack())
+        self._data.sync()
+        return Journal.create(self._directory, header.store_id)
+
+    def _recover(self, found: form.Recovered) -> None:
+        """Settles which records are sound and where they lie."""
         start = self._data.read(0, form.HEADER_BYTES)
         header = form.parse_header(start, form.DATA_MAGIC, spec.LINE_BYTES, str(self._data.path))
-        if header.store_id != self._store_id:
+        if header.store_id != self._journal.store_id:
             raise StoreFormatError(f"{self.path}: {DATA} and {JOURNAL} are of different stores")
         limit = (self._data.nbytes - form.HEADER_BYTES) // spec.LINE_BYTES
-        self._index = form.sound_entries(found.index, limit)
-        for entry in sorted(self._index.values(), key=lambda entry: entry.line):
+        index = form.sound_entries(found.index, limit)
+        for entry in sorted(index.values(), key=lambda entry: entry.line):
             self._lines.occupy(entry.line, entry.lines)
-        self._record_bytes = sum(entry.record_bytes for entry in self._index.values())
-        dropped = len(found.index) - len(self._index)
+        self._record_bytes = sum(entry.record_bytes for entry in index.values())
+        dropped = len(found.index) - len(index)
+        self._journal.index = index
         self._lost, self._torn_bytes = found.lost + found.suspects + dropped, found.torn_bytes
-        if not self._fits(0, len(self._index), found.valid_bytes):
+        if not self._fits(0, len(index), found.valid_bytes):
             held = _offset(self._lines.top) + found.valid_bytes
             raise PoolFull(
                 f"{self.path}: {held} bytes and room to compact > capacity_bytes "
                 f"{self._capacity_bytes}"
             )
-        self._directory.remove(NEW_JOURNAL)
-        self._journal.truncate(found.valid_bytes)
-        # Names and entries that are found may still be on their way to the disk.
-        self._directory.sync()
-        self._journal.sync()
+        self._journal.settle(found.valid_bytes)
         self._data.truncate(_offset(self._lines.top))
         if self._lost:
-            self._compact()
+            self._journal.compact()
 
     def _take(self, batch: Mapping[bytes, bytes]) -> list[int]:
         """First lines for each record; PoolFull, with nothing taken, when they do not fit."""
-        live = len(self._index) + sum(key not in self._index for key in batch)
+        live = len(self._journal.index) + sum(key not in self._journal.index for key in batch)
         firsts = [self._lines.take(_lines(record)) for record in batch.values()]
         try:
-            if not self._fits(len(batch), live) and self._dead:
-                self._compact()
+            if not self._fits(len(batch), live) and self._journal.dead:
+                self._journal.compact()
             if not self._fits(len(batch), live):
                 asked = sum(map(len, batch.values()))
                 raise PoolFull(
@@ -283,94 +275,32 @@ class FileStore:
             raise
         return firsts
 
+    def _entries(self, firsts: list[int], batch: Mapping[bytes, bytes]) -> list[form.Entry]:
+        start = self._journal.number
+        return [
+            form.Entry(key, first, len(record), form.record_crc(key, record), start + i, start)
+            for i, (first, (key, record)) in enumerate(zip(firsts, batch.items(), strict=True))
+        ]
+
     def _fits(self, entries: int, live: int, journal_bytes: int | None = None) -> bool:
         """With so many entries more, is there still room to write the journal anew?"""
         journal = self._journal.nbytes if journal_bytes is None else journal_bytes
-        anew = form.HEADER_BYTES + live * form.ENTRY_BYTES
         after = _offset(self._lines.top) + journal + entries * form.ENTRY_BYTES
-        return after + anew <= self._capacity_bytes
-
-    @property
-    def _dead(self) -> int:
-        """Entries of the journal that say nothing any more."""
-        entries = (self._journal.nbytes - form.HEADER_BYTES) // form.ENTRY_BYTES
-        return entries - len(self._index)
-
-    def _commit(self, entries: list[form.Entry]) -> list[form.Entry]:
-        """Appends entries and takes them into the index; the entries that they replace.
-
-        When it returns they are durable, when it raises they do not count. Where even that cannot
-        be made sure, nothing more is written until the store is opened anew.
-        """
-        end, packed = self._journal.nbytes, [entry.pack(self._store_id) for entry in entries]
-        self._unsure = True
-        try:
-            self._journal.write(end, b"".join(packed))
-        except OSError:
-            self._journal.truncate(end)
-            self._journal.sync()
-            self._unsure = False
-            raise
-        self._journal.sync()
-        self._number += len(entries)
-        replaced = [old for entry in entries if (old := self._index.pop(entry.key, None))]
-        self._index.update((entry.key, entry) for entry in entries if entry.what == form.STORE)
-        self._record_bytes += sum(entry.record_bytes for entry in entries)
-        self._unsure = False
-        return replaced
+        return after + bytes_anew(live) <= self._capacity_bytes
 
     def _forget(self, replaced: list[form.Entry]) -> None:
         """Frees the lines of records that no durable entry names any more."""
         self._record_bytes -= sum(old.record_bytes for old in replaced)
         self._give((old.line, old.lines) for old in replaced)
-        if self._dead > len(self._index) + DEAD_ENTRIES:
+        if self._journal.dead > len(self._journal.index) + DEAD_ENTRIES:
             with contextlib.suppress(StoreError, MemoryError):  # the call's own work is done
-                self._compact()
+                self._journal.compact()
 
     def _give(self, runs: Iterable[tuple[int, int]]) -> None:
         for first, lines in runs:
             self._lines.give(first, lines)
         with contextlib.suppress(OSError):  # a longer file does no harm
             self._data.truncate(min(self._data.nbytes, _offset(self._lines.top)))
-
-    def _compact(self) -> None:
-        try:
-            journal = self._write_journal(self._number)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                self._directory.remove(NEW_JOURNAL)
-            raise failure("compaction", self.path, error) from error
-        self._unsure = True
-        try:
-            self._directory.replace(NEW_JOURNAL, JOURNAL)
-            old, self._journal = self._journal, journal
-            old.close()
-            self._number += len(self._index)
-            self._directory.sync()
-        except OSError as error:
-            journal.close()
-            raise failure("compaction", self.path, error) from error
-        self._unsure = False
-
-    def _write_journal(self, first: int) -> File:
-        """A journal of what is alive, numbered from `first`, durable under its temporary name."""
-        durable = first + len(self._index)
-        header = form.Header(
-            form.JOURNAL_MAGIC, form.VERSION, form.ENTRY_BYTES, self._store_id, first, durable
-        )
-        self._number = first
-        entries = [
-            entry._replace(number=number, durable=first).pack(self._store_id)
-            for number, entry in enumerate(self._index.values(), first)
-        ]
-        journal = self._directory.open(NEW_JOURNAL, new=True)
-        try:
-            journal.write(0, header.pack() + b"".join(entries))
-            journal.sync()
-        except BaseException:
-            journal.close()
-            raise
-        return journal
 
     def _check_open(self) -> None:
         if self._closed:
@@ -380,7 +310,7 @@ class FileStore:
 
     def _check_writable(self) -> None:
         self._check_open()
-        if self._unsure:
+        if self._journal.unsure:
             raise StoreError(
                 f"{self.path}: an earlier write failed half way; open the store anew to go on"
             )

@@ -156,8 +156,9 @@ def test_nothing_stays_open_when_opening_fails(folder: Path, system: FaultyOs) -
         files.store(key(0), b"x")
     before = len(list(Path("/proc/self/fd").iterdir()))
     for call in CALLS:
-        for countdown in range(6):
-            system.arm(call, errno.EIO, countdown)
+        for countdown in range(12):
+            path = folder / ("store" if countdown % 2 else f"new {call} {countdown}")
+            system.arm(call, errno.EIO, countdown // 2)
             with contextlib.suppress(StoreError):
-                FileStore(folder / "store", CAPACITY_BYTES).close()
+                FileStore(path, CAPACITY_BYTES).close()
             assert len(list(Path("/proc/self/fd").iterdir())) == before
