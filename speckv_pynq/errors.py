@@ -73,6 +73,18 @@ class StoreFormatError(StoreError, ValueError):
     """Files of a store that are foreign, newer than this package, or damaged as a whole."""
 
 
+class CommandError(DeviceError, ValueError):
+    """A command is malformed; nothing of its batch was taken."""
+
+
+class CommandCancelled(DeviceError):
+    """A command ended before its work was done: cancelled, superseded, or its driver closed."""
+
+
+class RingFull(DeviceError):
+    """The driver holds as many commands, completions not read included, as it has slots."""
+
+
 class StaleHandle(SpeckvError, LookupError):
     """A block handle was released before, or never given out."""
 

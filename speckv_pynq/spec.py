@@ -9,7 +9,7 @@ import numpy as np
 
 FORMAT_VERSION: Final = 1
 MAGIC: Final = 0x564B5053
-ABI_ID: Final = 0x0D26D934D3638DDD
+ABI_ID: Final = 0xA4B4743F4796C4E3
 
 AXI_BITS: Final = 512
 LINE_BYTES: Final = 64
@@ -34,6 +34,7 @@ KLT_MAC_TOKENS: Final = 8
 KLT_ROTATION_BITS: Final = 14
 CODEBOOK_MAGIC: Final = 1129009235
 CODEBOOK_VERSION: Final = 1
+RING_SLOTS: Final = 256
 
 
 class Scheme(IntEnum):
@@ -90,6 +91,53 @@ class Status(IntEnum):
     BAD_CRC = 16
     BAD_PAYLOAD = 17
     BAD_FLAGS = 18
+
+
+class Opcode(IntEnum):
+    """Commands of the driver."""
+
+    DMA_BATCH = 1
+    PREFETCH = 2
+    SET_PARAM = 3
+    POLL_DONE = 4
+
+
+class Move(IntEnum):
+    """Which way a command moves blocks."""
+
+    COMPRESS = 0
+    DECOMPRESS = 1
+
+
+class CommandFlag(IntFlag):
+    """Bits of a command's flags."""
+
+    DEFAULT_SCHEME = 1
+
+
+class Parameter(IntEnum):
+    """Parameters of the driver."""
+
+    PREFETCH_DEPTH = 1
+    COMPRESSION_SCHEME = 2
+    RUNS_IN_FLIGHT = 3
+    PREFETCH_SLICE = 4
+    COMMAND_TIMEOUT_US = 5
+
+
+class CommandStatus(IntEnum):
+    """How a command ended."""
+
+    OK = 0
+    FAILED_BLOCKS = 1
+    CANCELLED = 2
+    SUPERSEDED = 3
+    DEVICE_TIMEOUT = 4
+    DEVICE_ERROR = 5
+    ABI_MISMATCH = 6
+    BAD_BUFFER = 7
+    FENCED = 8
+    CLOSED = 9
 
 
 DTYPE_BYTES: Final = {DType.FP16: 2, DType.BF16: 2, DType.FP32: 4}
@@ -255,6 +303,86 @@ CODEBOOK_HEADER: Final = np.dtype(
             "<u8",
         ],
         "offsets": [0, 4, 6, 8, 16, 20, 24, 28, 30, 32, 34, 36, 38, 39, 40, 41, 42, 44, 48, 56],
+        "itemsize": 64,
+    }
+)
+COMMAND: Final = np.dtype(
+    {
+        "names": [
+            "tag",
+            "opcode",
+            "move",
+            "flags",
+            "owner",
+            "source",
+            "target",
+            "codebooks",
+            "descriptors",
+            "descriptors_line",
+            "count",
+            "results",
+            "results_line",
+            "timeout_us",
+            "param",
+            "value",
+        ],
+        "formats": [
+            "<u8",
+            "<u2",
+            "<u1",
+            "<u1",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u8",
+        ],
+        "offsets": [0, 8, 10, 11, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52, 56],
+        "itemsize": 64,
+    }
+)
+COMMAND_COMPLETION: Final = np.dtype(
+    {
+        "names": [
+            "tag",
+            "bytes",
+            "owner",
+            "status",
+            "opcode",
+            "blocks",
+            "failed",
+            "first_failed",
+            "value",
+            "limit",
+            "block_status",
+            "reserved0",
+            "duration_ns",
+            "reserved1",
+        ],
+        "formats": [
+            "<u8",
+            "<u8",
+            "<u4",
+            "<u2",
+            "<u2",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u2",
+            "<u2",
+            "<u8",
+            "<u8",
+        ],
+        "offsets": [0, 8, 16, 20, 22, 24, 28, 32, 36, 40, 44, 46, 48, 56],
         "itemsize": 64,
     }
 )

@@ -2,7 +2,7 @@
 package speckv_pkg;
   localparam int unsigned FormatVersion = 1;
   localparam logic [31:0] Magic = 32'h564B5053;
-  localparam logic [63:0] AbiId = 64'h0D26D934D3638DDD;
+  localparam logic [63:0] AbiId = 64'hA4B4743F4796C4E3;
 
   localparam int unsigned AxiBits = 512;
   localparam int unsigned LineBytes = 64;
@@ -25,6 +25,7 @@ package speckv_pkg;
   localparam int unsigned KltRotationBits = 14;
   localparam int unsigned CodebookMagic = 1129009235;
   localparam int unsigned CodebookVersion = 1;
+  localparam int unsigned RingSlots = 256;
 
   localparam logic [7:0] SchemeRaw = 8'd0;
   localparam logic [7:0] SchemeInt8DeltaRle = 8'd1;
@@ -61,6 +62,33 @@ package speckv_pkg;
   localparam logic [15:0] StatusBadCrc = 16'd16;
   localparam logic [15:0] StatusBadPayload = 16'd17;
   localparam logic [15:0] StatusBadFlags = 16'd18;
+
+  localparam logic [15:0] OpcodeDmaBatch = 16'd1;
+  localparam logic [15:0] OpcodePrefetch = 16'd2;
+  localparam logic [15:0] OpcodeSetParam = 16'd3;
+  localparam logic [15:0] OpcodePollDone = 16'd4;
+
+  localparam logic [15:0] MoveCompress = 16'd0;
+  localparam logic [15:0] MoveDecompress = 16'd1;
+
+  localparam logic [15:0] CommandFlagDefaultScheme = 16'd1;
+
+  localparam logic [15:0] ParameterPrefetchDepth = 16'd1;
+  localparam logic [15:0] ParameterCompressionScheme = 16'd2;
+  localparam logic [15:0] ParameterRunsInFlight = 16'd3;
+  localparam logic [15:0] ParameterPrefetchSlice = 16'd4;
+  localparam logic [15:0] ParameterCommandTimeoutUs = 16'd5;
+
+  localparam logic [15:0] CommandStatusOk = 16'd0;
+  localparam logic [15:0] CommandStatusFailedBlocks = 16'd1;
+  localparam logic [15:0] CommandStatusCancelled = 16'd2;
+  localparam logic [15:0] CommandStatusSuperseded = 16'd3;
+  localparam logic [15:0] CommandStatusDeviceTimeout = 16'd4;
+  localparam logic [15:0] CommandStatusDeviceError = 16'd5;
+  localparam logic [15:0] CommandStatusAbiMismatch = 16'd6;
+  localparam logic [15:0] CommandStatusBadBuffer = 16'd7;
+  localparam logic [15:0] CommandStatusFenced = 16'd8;
+  localparam logic [15:0] CommandStatusClosed = 16'd9;
 
   // Packed most significant field first, so the last field in memory stands first here.
   typedef struct packed {
@@ -147,6 +175,48 @@ package speckv_pkg;
   } codebook_header_t;
   localparam int unsigned CodebookHeaderBytes = 64;
   localparam bit CodebookHeaderSizeOk = 1'(1 / int'($bits(codebook_header_t) == 8 * 64));
+
+  // Packed most significant field first, so the last field in memory stands first here.
+  typedef struct packed {
+    logic [63:0] value;
+    logic [31:0] param;
+    logic [31:0] timeout_us;
+    logic [31:0] results_line;
+    logic [31:0] results;
+    logic [31:0] count;
+    logic [31:0] descriptors_line;
+    logic [31:0] descriptors;
+    logic [31:0] codebooks;
+    logic [31:0] target;
+    logic [31:0] source;
+    logic [31:0] owner;
+    logic [7:0] flags;
+    logic [7:0] move;
+    logic [15:0] opcode;
+    logic [63:0] tag;
+  } command_t;
+  localparam int unsigned CommandBytes = 64;
+  localparam bit CommandSizeOk = 1'(1 / int'($bits(command_t) == 8 * 64));
+
+  // Packed most significant field first, so the last field in memory stands first here.
+  typedef struct packed {
+    logic [63:0] reserved1;
+    logic [63:0] duration_ns;
+    logic [15:0] reserved0;
+    logic [15:0] block_status;
+    logic [31:0] limit;
+    logic [31:0] value;
+    logic [31:0] first_failed;
+    logic [31:0] failed;
+    logic [31:0] blocks;
+    logic [15:0] opcode;
+    logic [15:0] status;
+    logic [31:0] owner;
+    logic [63:0] bytes;
+    logic [63:0] tag;
+  } command_completion_t;
+  localparam int unsigned CommandCompletionBytes = 64;
+  localparam bit CommandCompletionSizeOk = 1'(1 / int'($bits(command_completion_t) == 8 * 64));
 
   localparam int unsigned AddressBits = 89;
   typedef struct packed {

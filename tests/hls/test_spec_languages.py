@@ -17,6 +17,8 @@ STRUCTS = {
     "record_header": spec.RECORD_HEADER,
     "descriptor": spec.DESCRIPTOR,
     "completion": spec.COMPLETION,
+    "command": spec.COMMAND,
+    "command_completion": spec.COMMAND_COMPLETION,
 }
 ENUMS = {
     "SCHEME": spec.Scheme,
@@ -24,6 +26,11 @@ ENUMS = {
     "KIND": spec.Kind,
     "FLAG": spec.Flag,
     "STATUS": spec.Status,
+    "OPCODE": spec.Opcode,
+    "MOVE": spec.Move,
+    "COMMAND_FLAG": spec.CommandFlag,
+    "PARAMETER": spec.Parameter,
+    "COMMAND_STATUS": spec.CommandStatus,
 }
 # Compilers to try: (command, language standard).
 COMPILERS = [
@@ -50,6 +57,7 @@ def python_facts() -> dict[str, int]:
         "MAX_BLOCK_BYTES",
         "MAX_BATCH",
         "MIN_SLOT_BYTES",
+        "RING_SLOTS",
     ):
         facts[name] = getattr(spec, name)
     for prefix, enum in ENUMS.items():
