@@ -57,6 +57,22 @@ class DeviceBufferError(DeviceError):
     """A buffer is not device memory, is freed, or is too small."""
 
 
+class PoolError(SpeckvError, OSError):
+    """The system refuses the memory that a pool is to be made of, or lacks it."""
+
+
+class StoreError(SpeckvError, OSError):
+    """A file store could not read or write, or is closed; what was reported stored stays so."""
+
+
+class StoreLocked(StoreError):
+    """Another process, or another object of this one, has the file store open."""
+
+
+class StoreFormatError(StoreError, ValueError):
+    """Files of a store that are foreign, newer than this package, or damaged as a whole."""
+
+
 class CommandError(DeviceError, ValueError):
     """A command is malformed; nothing of its batch was taken."""
 

@@ -24,6 +24,7 @@ from speckv_pynq.device.protocol import Device, DeviceBuffer
 from speckv_pynq.errors import ConfigError, DeviceError, ShapeError
 from speckv_pynq.native import U8, Core, Tier, Workers
 from speckv_pynq.native.layout import CoreConfig
+from speckv_pynq.pool import open_pool
 from speckv_pynq.tiers.places import Places
 from speckv_pynq.tiers.policies import DensePolicy, LruPolicy, Policy
 from speckv_pynq.tiers.rounds import Fetcher
@@ -228,14 +229,19 @@ class TierManager:
         self._memories: list[DeviceBuffer | None] = []
         for i, budget in enumerate(budgets):
             size = budget // config.frame_bytes * config.frame_bytes
-            memory = device.allocate(size, reserve=True) if size else None
-            self._memories.append(memory)
-            if memory is not None:
-                self._buffers.append(memory)
-                config.base[i] = memory.array.ctypes.data
-            config.bytes[i] = size
-            # Only csim's memory is pages of this process that can be given back one by one.
-            config.give_back[i] = device.name == "csim"
+            self._memories.append(None)
+            if not size:
+                continue
+            pool = open_pool(self.config.l3_pool if i == Tier.L3 else "device", size, device)
+            try:
+                memory = pool.attach(device)
+            except BaseException:
+                pool.close()
+                raise
+            self._memories[i] = memory
+            self._buffers.append(memory)
+            config.base[i], config.bytes[i] = memory.array.ctypes.data, pool.nbytes
+            config.give_back[i] = pool.gives_back and pool.page_bytes <= config.frame_bytes
         return Core(config)
 
     def _free(self) -> None:
