@@ -19,7 +19,9 @@ class Transition:
 
 def transitions_of(coherence: dict[str, Any]) -> list[list[Transition]]:
     """The table, (states, events), in the order of both; ValueError where it is not whole."""
-    names = {what: [name for name, _ in coherence[what]] for what in ("states", "events", "actions")}
+    names = {
+        what: [name for name, _ in coherence[what]] for what in ("states", "events", "actions")
+    }
     found: dict[tuple[str, str], Transition] = {}
     for state, events, following, actions in coherence["transitions"]:
         for event in events.split():

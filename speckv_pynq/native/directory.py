@@ -138,7 +138,7 @@ class Directory:
         """A new agent; ValueError when spec.MAX_AGENTS are registered."""
         made, error = _Agent(), Error()
         status = self._lib.speckv_directory_register(
-            self._directory, _time(now_ns), ctypes.byref(made), ctypes.byref(error)
+            self._handle(), _time(now_ns), ctypes.byref(made), ctypes.byref(error)
         )
         _check(status, error, "agents")
         return DirectoryAgent(self, made.agent, made.epoch, made.deadline_ns)
@@ -147,7 +147,7 @@ class Directory:
         """Fences every agent that is past a deadline; their numbers. To be called regularly."""
         fenced = _U64()
         status = self._lib.speckv_directory_expire(
-            self._directory, _time(now_ns), ctypes.byref(fenced)
+            self._handle(), _time(now_ns), ctypes.byref(fenced)
         )
         _check(status, Error(), "expire")
         return _agents(fenced.value)
@@ -155,13 +155,13 @@ class Directory:
     def take_lost(self, most: int = 4096) -> U64:
         """Keys of at most `most` blocks whose fenced writer may have lost modifications; each told once."""
         keys = np.empty(most, np.uint64)
-        told = self._lib.speckv_directory_take_lost(self._directory, most, address(keys))
+        told = self._lib.speckv_directory_take_lost(self._handle(), most, address(keys))
         return keys[:told]
 
     def look(self, key: int) -> BlockView:
         """A block as its home sees it."""
         block = _Block()
-        self._lib.speckv_directory_look(self._directory, key, ctypes.byref(block))
+        self._lib.speckv_directory_look(self._handle(), key, ctypes.byref(block))
         waiter = None if block.waiter == spec.MAX_AGENTS else block.waiter
         return BlockView(
             spec.DirectoryState(block.state), _agents(block.holders), waiter, block.deadline_ns,
@@ -170,13 +170,19 @@ class Directory:
 
     def stats(self) -> DirectoryStats:
         stats = DirectoryStats()
-        self._lib.speckv_directory_get_stats(self._directory, ctypes.byref(stats))
+        self._lib.speckv_directory_get_stats(self._handle(), ctypes.byref(stats))
         return stats
 
     def close(self) -> None:
+        """Frees it, when no call is under way; later calls raise ValueError."""
         directory, self._directory = self._directory, None
         if directory is not None:
             self._lib.speckv_directory_destroy(directory)
+
+    def _handle(self) -> ctypes.c_void_p:
+        if self._directory is None:
+            raise ValueError("the directory is closed")
+        return self._directory
 
     def __del__(self) -> None:
         if getattr(self, "_directory", None) is not None:
@@ -242,7 +248,7 @@ class DirectoryAgent:
         error = Error()
         function = getattr(self._directory._lib, f"speckv_directory_{name}")
         status = function(
-            self._directory._directory, self.agent, self.epoch, *arguments, ctypes.byref(error)
+            self._directory._handle(), self.agent, self.epoch, *arguments, ctypes.byref(error)
         )
         _check(status, error, f"{name} of agent {self.agent}")
 

@@ -78,7 +78,8 @@ class DirectoryModel:
 
     def __init__(self, lease_ns: int, table: Table = spec.DIRECTORY_TABLE) -> None:
         self.lease_ns, self.table = lease_ns, table
-        self.now_ns = self.epochs = self.recalls = 0
+        self.now_ns = self.epochs = 0
+        self.grants = self.recalls = self.write_backs = self.fenced = self.lost = 0
         self.blocks: dict[int, Block] = {}
         self.agents: dict[int, Agent] = {}
 
@@ -98,22 +99,12 @@ class DirectoryModel:
         self.agents[free] = Agent(self.epochs, self.now_ns + self.lease_ns)
         return free, self.epochs
 
-    def acquire(self, agent: int, epoch: int, now_ns: int, write: bool, key: int) -> Answer:
+    def acquire(
+        self, agent: int, epoch: int, now_ns: int, write: bool, keys: Sequence[int]
+    ) -> list[Answer]:
         self._check(agent, epoch)
         self.now_ns = max(self.now_ns, now_ns)
-        block = self.block(key)
-        holds = agent in block.holders
-        if holds and (not write or self.has_writer(block.state)):
-            return Answer.GRANTED
-        if block.waiter == agent:
-            return Answer.WAITING
-        event = Event.GET_SHARED
-        if write:
-            event = self._last(block, Event.UPGRADE, agent) if holds else Event.GET_MODIFIED
-        actions = self._apply(key, event, agent)
-        if Action.GRANT in actions:
-            return Answer.GRANTED
-        return Answer.WAITING if Action.RECALL in actions else Answer.BUSY
+        return [self._ask(agent, write, key) for key in keys]
 
     def release(self, agent: int, epoch: int, dirty: bool, keys: Sequence[int]) -> None:
         self._give(agent, epoch, Event.PUT_DIRTY if dirty else Event.PUT_CLEAN, keys)
@@ -170,6 +161,21 @@ class DirectoryModel:
             for _, key, block in sorted(mine)
         ]
 
+    def _ask(self, agent: int, write: bool, key: int) -> Answer:
+        block = self.block(key)
+        holds = agent in block.holders
+        if holds and (not write or self.has_writer(block.state)):
+            return Answer.GRANTED
+        if block.waiter == agent:
+            return Answer.WAITING
+        event = Event.GET_SHARED
+        if write:
+            event = self._last(block, Event.UPGRADE, agent) if holds else Event.GET_MODIFIED
+        actions = self._apply(key, event, agent)
+        if Action.GRANT in actions:
+            return Answer.GRANTED
+        return Answer.WAITING if Action.RECALL in actions else Answer.BUSY
+
     def _last(self, block: Block, event: Event, agent: int) -> Event:
         return event if event not in LAST or block.others(agent) else LAST[event]
 
@@ -204,6 +210,7 @@ class DirectoryModel:
                     self._apply(key, self._last(block, Event.FENCE, agent), agent)
         for agent in fenced:
             del self.agents[agent]
+            self.fenced += 1
 
     def _apply(self, key: int, event: Event, agent: int) -> Action:
         """One cell of the table."""
@@ -225,6 +232,11 @@ class DirectoryModel:
             holders |= {waiter}
         if actions & (Action.SERVE | Action.FORGET):
             waiter = None
+        if (cell.next == State.INVALID) != (not holders):
+            raise IllegalEvent(f"{event.name} in {block} leads to {cell.next.name} with {holders}")
+        self.grants += bool(actions & (Action.GRANT | Action.SERVE))
+        self.write_backs += Action.STORE in actions
+        self.lost += Action.LOST in actions
         lost = block.lost or Action.LOST in actions
         self._keep(key, block._replace(holders=holders, waiter=waiter, lost=lost))
         return actions
