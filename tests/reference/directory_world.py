@@ -13,7 +13,6 @@ from typing import NamedTuple
 from speckv_pynq.reference.directory import (
     Answer,
     DirectoryModel,
-    IllegalEvent,
     Refused,
     Table,
 )
@@ -114,11 +113,11 @@ def _of_agent(world: World, i: int, peer: Peer) -> Iterator[Step]:
         yield f"{i} polls", True, after
     if not peer.silent and peer.lives:
         yield f"{i} falls silent", False, _peer(world, i, silent=True, lives=peer.lives - 1)
-    if peer.silent and _registered(world, peer):
+    if peer.silent and is_registered(world, peer):
         yield f"{i} is fenced", True, _fence(world, i, peer)
 
 
-def _registered(world: World, peer: Peer) -> bool:
+def is_registered(world: World, peer: Peer) -> bool:
     at_home = world.home.agents.get(peer.number)
     return at_home is not None and at_home.epoch == peer.epoch
 
@@ -190,7 +189,7 @@ def _deliver(world: World, number: int, epoch: int, b: int, call: Call) -> Answe
 def _arrive(world: World, i: int, b: int, call: Call) -> World:
     peer, before = world.peers[i], world.home
     world = world._replace(home=before.copy())
-    known = _registered(world, peer)
+    known = is_registered(world, peer)
     try:
         answer = _deliver(world, peer.number, peer.epoch, b, call)
     except Refused as error:
@@ -257,7 +256,7 @@ def check(world: World) -> None:
             raise Violation(f"a writer is not alone on {b}")
         if any(side.fresh is False for side in held):
             raise Violation(f"a stale copy of {b} can be read")
-        kept = [side for p in world.peers if _registered(world, p) for side in [p.sides[b]]]
+        kept = [side for p in world.peers if is_registered(world, p) for side in [p.sides[b]]]
         safe = any(
             (side.dirty and side.fresh) or (side.call is not None and side.call.fresh)
             for side in kept
@@ -286,7 +285,7 @@ def _check_home(world: World, b: int) -> None:
     for peer in world.peers:
         side = peer.sides[b]
         holds = peer.number in block.holders
-        if not _registered(world, peer):
+        if not is_registered(world, peer):
             continue
         if side.lease and not holds:
             raise Violation(f"an agent holds {b}, its home does not know")
@@ -311,82 +310,3 @@ def _check_home(world: World, b: int) -> None:
         raise Violation(f"{block.state.name} with holders {set(block.holders)}")
     if (block.state == State.INVALID) != (not block.holders):
         raise Violation(f"{block.state.name} with holders {set(block.holders)}")
-
-
-def is_served(world: World) -> bool:
-    """Nobody waits, nothing is under way."""
-    sides = [side for peer in world.peers for side in peer.sides]
-    return all(s.want is None and s.call is None for s in sides)
-
-
-def key(world: World) -> tuple:
-    """Equal for worlds that differ in the agents' order, in numbers of epochs and of recalls alone."""
-    blocks = [world.home.block(b) for b in range(len(world.pool))]
-    peers = []
-    for peer in world.peers:
-        at_home = _registered(world, peer)
-        peers.append(
-            (
-                peer.epoch is None, at_home, peer.silent, peer.lives, *map(_number, peer.sides),
-                *(at_home and peer.number in block.holders for block in blocks),
-                *(at_home and peer.number == block.waiter for block in blocks),
-            )
-        )  # fmt: skip
-    return world.pool, *(block.state for block in blocks), *sorted(peers)
-
-
-_SIDES: dict[Side, int] = {}
-
-
-def _number(side: Side) -> int:
-    """Sides as numbers, which have an order."""
-    return _SIDES.setdefault(side, len(_SIDES))
-
-
-def explore(start: World, limit: int | None = None) -> int:
-    """Visits every state, or the first `limit`; how many. Violation, with the way there, where a promise breaks."""
-    first = key(start)
-    worlds, index, before = [start], {first: 0}, [(-1, "begin")]
-    arrivals: list[list[int]] = [[]]  # finishing steps backwards
-    at = 0
-    while at < len(worlds) and (limit is None or at < limit):
-        world = worlds[at]
-        try:
-            for label, finishing, after in steps(world):
-                place = index.setdefault(key(after), len(worlds))
-                if place == len(worlds):
-                    check(after)
-                    worlds.append(after)
-                    before.append((at, label))
-                    arrivals.append([])
-                if finishing:
-                    arrivals[place].append(at)
-        except (Violation, IllegalEvent, KeyError) as error:
-            raise Violation(f"{error!r} after {_way(before, at)}") from error
-        at += 1
-    if at == len(worlds):
-        _check_served(worlds, arrivals, before)
-    return at
-
-
-def _check_served(
-    worlds: list[World], arrivals: list[list[int]], before: list[tuple[int, str]]
-) -> None:
-    """From everywhere, finishing what was begun leads to where everybody is served."""
-    reached = [is_served(world) for world in worlds]
-    front = [i for i, served in enumerate(reached) if served]
-    while front:
-        for source in arrivals[front.pop()]:
-            if not reached[source]:
-                reached[source] = True
-                front.append(source)
-    if not all(reached):
-        raise Violation(f"never served after {_way(before, reached.index(False))}")
-
-
-def _way(before: list[tuple[int, str]], at: int) -> str:
-    labels = []
-    while at >= 0:
-        at, label = before[at]
-        labels.append(label)
-    return "; ".join(reversed(labels))
