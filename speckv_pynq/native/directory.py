@@ -17,7 +17,7 @@ from speckv_pynq.native import binding
 from speckv_pynq.native.binding import U8, U64, address, as_u64
 from speckv_pynq.native.layout import Error
 
-_FENCED, _NOT_HELD = 16, 17
+_BAD_ARGUMENT, _FENCED, _NOT_HELD = 1, 16, 17
 _U32, _U64 = ctypes.c_uint32, ctypes.c_uint64
 _RECALL = np.dtype([("key", "<u8"), ("deadline_ns", "<u8"), ("kind", "<u4"), ("pad", "<u4")])
 
@@ -250,7 +250,10 @@ class DirectoryAgent:
         status = function(
             self._directory._handle(), self.agent, self.epoch, *arguments, ctypes.byref(error)
         )
-        _check(status, error, f"{name} of agent {self.agent}")
+        what = f"{name} of agent {self.agent}"
+        if status == _BAD_ARGUMENT:
+            raise ValueError(f"{what}: element {error.index}: block {error.value:#x} stands twice")
+        _check(status, error, what)
 
 
 def _check(status: int, error: Error, what: str) -> None:

@@ -189,8 +189,26 @@ class DirectoryMachine(RuleBasedStateMachine):
         if hasattr(self, "pair"):
             self.pair.check(self.KEYS)
 
+    def no_wait_outlives_its_recall(self) -> None:
+        """Whoever waits, polls and answers its own recalls is served when the recall's deadline passes."""
+        model = self.pair.model
+        waiting = [key for key, block in model.blocks.items() if block.waiter is not None]
+        for key in waiting[:1]:
+            waiter, deadline_ns = model.block(key).waiter, model.block(key).deadline_ns
+            epoch = model.agents[waiter].epoch
+            (i,) = (i for i, agent in enumerate(self.pair.agents) if agent.epoch == epoch)
+            now_ns = max(self.now_ns, model.now_ns, deadline_ns - 1)
+            recalls, _ = model.poll(waiter, epoch, now_ns)
+            self.pair.give(i, "clean", [recall.key for recall in recalls])
+            self.pair.poll(i, now_ns)
+            self.pair.expire(max(now_ns, deadline_ns))
+            assert waiter in model.block(key).holders
+            assert model.block(key).waiter != waiter
+            self.pair.check(self.KEYS)
+
     def teardown(self) -> None:
         if hasattr(self, "pair"):
+            self.no_wait_outlives_its_recall()
             for i in range(len(self.pair.agents)):
                 self.pair.fence(i)
             self.pair.take_lost()

@@ -86,7 +86,7 @@ def test_refusals_name_block_and_state_and_change_nothing() -> None:
     agent.acquire([1, 2], write=True, now_ns=0)
     with pytest.raises(LeaseError, match=r"element 1: no lease for this on block 0x9 \(invalid\)"):
         agent.release([1, 9], dirty=False)
-    with pytest.raises(ValueError, match="element 2"):
+    with pytest.raises(ValueError, match="element 2: block 0x1 stands twice"):
         agent.release([1, 2, 1], dirty=True)
     agent.write_back([2])
     with pytest.raises(LeaseError, match=r"block 0x2 \(exclusive\)"):
