@@ -51,4 +51,8 @@ def _add(
             raise ValueError(f"{where}: {name!r} is not among the {what}")
     if "busy" in cell.actions and (cell.next != cell.state or len(cell.actions) > 1):
         raise ValueError(f"{where}: busy changes nothing, yet leads to {cell.next}")
+    asks = cell.legal and cell.event.startswith(("get_", "upgrade"))
+    answers = [action for action in cell.actions if action in ("grant", "recall", "busy")]
+    if len(answers) != asks:
+        raise ValueError(f"{where}: a request has one answer, and nothing else has: {answers}")
     found[cell.state, cell.event] = cell
