@@ -88,6 +88,8 @@ def changed(path: tuple, value: object) -> dict:
         (("coherence", "transitions", 0, 2), "owned", "'owned' is not among the states"),
         (("coherence", "transitions", 0, 1), "get", "'get' is not among the events"),
         (("coherence", "transitions", 0, 3), "give", "'give' is not among the actions"),
+        (("coherence", "transitions", 0, 3), "", "invalid on get_shared: a request has one answer"),
+        (("coherence", "transitions", 5, 3), "drop grant", "shared on put_clean: .* one answer"),
         (
             ("coherence", "transitions", 17, 2),
             "shared",

@@ -51,8 +51,8 @@ def wrong_entries() -> Iterator[Wrong]:
             # S for E loses nothing but knowledge: a lone reader upgrades from both without a recall.
             if other != following and (following, other) != (State.EXCLUSIVE, State.SHARED):
                 yield Wrong(state, event, other, actions)
-        for action in Action:
-            if action in actions:
+        for action in Action:  # busy alone does nothing; the generator asks for it
+            if action in actions and action != Action.BUSY:
                 yield Wrong(state, event, following, actions & ~action)
 
 
