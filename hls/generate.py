@@ -14,6 +14,7 @@ from typing import Any
 import jinja2
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from coherence import transitions_of
 from report import Block, report
 
 if sys.version_info >= (3, 11):
@@ -161,6 +162,8 @@ def context(spec: dict[str, Any]) -> dict[str, Any]:
         "address_bits": shift,
         "kernels": kernels,
         "lossless_tables": tables["frequencies"],
+        "directory_table": transitions_of(spec["coherence"]),
+        "directory_states": [name for name, _ in spec["coherence"]["states"]],
     }
 
 
@@ -177,6 +180,8 @@ def render(spec: dict[str, Any]) -> dict[Path, str]:
     env.filters["starts"] = starts
     env.filters["hexu"] = lambda value: f"0x{value:X}u"
     env.filters["pytuple"] = lambda value: tuple(value) if isinstance(value, list) else value
+    action_bits = {name: 1 << i for i, (name, _) in enumerate(spec["coherence"]["actions"])}
+    env.filters["action_bit"] = action_bits.__getitem__
     ctx = context(spec)
     out = {}
     for template, target in OUTPUTS.items():

@@ -91,3 +91,11 @@ class StaleHandle(SpeckvError, LookupError):
 
 class PoolFull(SpeckvError, MemoryError):
     """A tier's byte budget does not hold what was asked for."""
+
+
+class Fenced(SpeckvError, RuntimeError):
+    """An agent was silent, or left a recall unanswered, past its deadline: its leases are gone."""
+
+
+class LeaseError(SpeckvError, LookupError):
+    """An agent has no lease on a block, or none that allows what it asked for."""

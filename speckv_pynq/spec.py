@@ -140,6 +140,167 @@ class CommandStatus(IntEnum):
     CLOSED = 9
 
 
+class DirectoryState(IntEnum):
+    """What the home of a block knows of it; the tables of docs/coherence.md say more."""
+
+    INVALID = 0  # I: no agent holds the block; the pool's copy is the only one
+    SHARED = 1  # S: one agent or more may read; the pool's copy is current
+    EXCLUSIVE = 2  # E: one agent may read, known to be alone; the pool's copy is current
+    MODIFIED = 3  # M: one agent may write; the pool's copy may be old
+    ACKS_PENDING = 4  # S to M: readers are recalled, a writer waits for them
+    DOWNGRADE_PENDING = 5  # M to S: the writer is recalled, a reader waits for its write-back
+    HANDOVER_PENDING = 6  # M to M: the writer is recalled, another writer waits for its write-back
+
+
+class DirectoryEvent(IntEnum):
+    """What happens to a block at its home."""
+
+    GET_SHARED = 0  # an agent that does not hold the block asks to read
+    GET_MODIFIED = 1  # an agent that does not hold the block asks to write
+    UPGRADE = 2  # an agent that holds it for reading asks to write; others hold it too
+    UPGRADE_LAST = 3  # the same; no other holds it
+    PUT_CLEAN = 4  # a holder gives its lease up and has modified nothing since its last write-back
+    PUT_CLEAN_LAST = 5  # the same; no other holds it
+    ACK = 6  # a holder has invalidated its copy because it was recalled (the recall may be withdrawn by now)
+    ACK_LAST = 7  # the same; no other holds it
+    PUT_DIRTY = 8  # the writer has written its modifications back and gives its lease up
+    WRITE_BACK = 9  # the writer has written its modifications back and reads on
+    FENCE = 10  # a holder is fenced: its deadline is over, or it is known to be gone
+    FENCE_LAST = 11  # the same; no other holds it
+    CANCEL = 12  # the waiting agent waits no longer, or is fenced
+
+
+class DirectoryAction(IntFlag):
+    """What the home does on an event."""
+
+    GRANT = 1  # the asking agent holds the block
+    RECALL = 2  # the holders but the asking agent are recalled; the asking agent waits
+    BUSY = 4  # nothing changes: another agent waits; ask again
+    DROP = 8  # the agent holds the block no longer
+    STORE = 16  # the pool's copy is the one that the agent wrote back
+    SERVE = 32  # the waiting agent holds the block and waits no longer
+    LOST = 64  # modifications may be lost, which is reported
+    FORGET = 128  # nobody waits any longer, the recall is withdrawn
+
+
+class DirectoryTransition(NamedTuple):
+    """A cell of the coherence table; an illegal one has no next state of its own and no actions."""
+
+    legal: bool
+    next: DirectoryState
+    actions: DirectoryAction
+
+
+MAX_AGENTS: Final = 64
+
+# [DirectoryState][DirectoryEvent]
+DIRECTORY_TABLE: Final = (
+    (  # invalid
+        DirectoryTransition(True, DirectoryState(2), DirectoryAction(1)),  # get_shared
+        DirectoryTransition(True, DirectoryState(3), DirectoryAction(1)),  # get_modified
+        DirectoryTransition(False, DirectoryState(0), DirectoryAction(0)),  # upgrade
+        DirectoryTransition(False, DirectoryState(0), DirectoryAction(0)),  # upgrade_last
+        DirectoryTransition(False, DirectoryState(0), DirectoryAction(0)),  # put_clean
+        DirectoryTransition(False, DirectoryState(0), DirectoryAction(0)),  # put_clean_last
+        DirectoryTransition(False, DirectoryState(0), DirectoryAction(0)),  # ack
+        DirectoryTransition(False, DirectoryState(0), DirectoryAction(0)),  # ack_last
+        DirectoryTransition(False, DirectoryState(0), DirectoryAction(0)),  # put_dirty
+        DirectoryTransition(False, DirectoryState(0), DirectoryAction(0)),  # write_back
+        DirectoryTransition(False, DirectoryState(0), DirectoryAction(0)),  # fence
+        DirectoryTransition(False, DirectoryState(0), DirectoryAction(0)),  # fence_last
+        DirectoryTransition(False, DirectoryState(0), DirectoryAction(0)),  # cancel
+    ),
+    (  # shared
+        DirectoryTransition(True, DirectoryState(1), DirectoryAction(1)),  # get_shared
+        DirectoryTransition(True, DirectoryState(4), DirectoryAction(2)),  # get_modified
+        DirectoryTransition(True, DirectoryState(4), DirectoryAction(2)),  # upgrade
+        DirectoryTransition(True, DirectoryState(3), DirectoryAction(1)),  # upgrade_last
+        DirectoryTransition(True, DirectoryState(1), DirectoryAction(8)),  # put_clean
+        DirectoryTransition(True, DirectoryState(0), DirectoryAction(8)),  # put_clean_last
+        DirectoryTransition(True, DirectoryState(1), DirectoryAction(8)),  # ack
+        DirectoryTransition(True, DirectoryState(0), DirectoryAction(8)),  # ack_last
+        DirectoryTransition(False, DirectoryState(1), DirectoryAction(0)),  # put_dirty
+        DirectoryTransition(False, DirectoryState(1), DirectoryAction(0)),  # write_back
+        DirectoryTransition(True, DirectoryState(1), DirectoryAction(8)),  # fence
+        DirectoryTransition(True, DirectoryState(0), DirectoryAction(8)),  # fence_last
+        DirectoryTransition(False, DirectoryState(1), DirectoryAction(0)),  # cancel
+    ),
+    (  # exclusive
+        DirectoryTransition(True, DirectoryState(1), DirectoryAction(1)),  # get_shared
+        DirectoryTransition(True, DirectoryState(4), DirectoryAction(2)),  # get_modified
+        DirectoryTransition(False, DirectoryState(2), DirectoryAction(0)),  # upgrade
+        DirectoryTransition(True, DirectoryState(3), DirectoryAction(1)),  # upgrade_last
+        DirectoryTransition(False, DirectoryState(2), DirectoryAction(0)),  # put_clean
+        DirectoryTransition(True, DirectoryState(0), DirectoryAction(8)),  # put_clean_last
+        DirectoryTransition(False, DirectoryState(2), DirectoryAction(0)),  # ack
+        DirectoryTransition(True, DirectoryState(0), DirectoryAction(8)),  # ack_last
+        DirectoryTransition(False, DirectoryState(2), DirectoryAction(0)),  # put_dirty
+        DirectoryTransition(False, DirectoryState(2), DirectoryAction(0)),  # write_back
+        DirectoryTransition(False, DirectoryState(2), DirectoryAction(0)),  # fence
+        DirectoryTransition(True, DirectoryState(0), DirectoryAction(8)),  # fence_last
+        DirectoryTransition(False, DirectoryState(2), DirectoryAction(0)),  # cancel
+    ),
+    (  # modified
+        DirectoryTransition(True, DirectoryState(5), DirectoryAction(2)),  # get_shared
+        DirectoryTransition(True, DirectoryState(6), DirectoryAction(2)),  # get_modified
+        DirectoryTransition(False, DirectoryState(3), DirectoryAction(0)),  # upgrade
+        DirectoryTransition(False, DirectoryState(3), DirectoryAction(0)),  # upgrade_last
+        DirectoryTransition(False, DirectoryState(3), DirectoryAction(0)),  # put_clean
+        DirectoryTransition(True, DirectoryState(0), DirectoryAction(8)),  # put_clean_last
+        DirectoryTransition(False, DirectoryState(3), DirectoryAction(0)),  # ack
+        DirectoryTransition(True, DirectoryState(0), DirectoryAction(8)),  # ack_last
+        DirectoryTransition(True, DirectoryState(0), DirectoryAction(24)),  # put_dirty
+        DirectoryTransition(True, DirectoryState(2), DirectoryAction(16)),  # write_back
+        DirectoryTransition(False, DirectoryState(3), DirectoryAction(0)),  # fence
+        DirectoryTransition(True, DirectoryState(0), DirectoryAction(72)),  # fence_last
+        DirectoryTransition(False, DirectoryState(3), DirectoryAction(0)),  # cancel
+    ),
+    (  # acks_pending
+        DirectoryTransition(True, DirectoryState(4), DirectoryAction(4)),  # get_shared
+        DirectoryTransition(True, DirectoryState(4), DirectoryAction(4)),  # get_modified
+        DirectoryTransition(True, DirectoryState(4), DirectoryAction(4)),  # upgrade
+        DirectoryTransition(True, DirectoryState(4), DirectoryAction(4)),  # upgrade_last
+        DirectoryTransition(True, DirectoryState(4), DirectoryAction(8)),  # put_clean
+        DirectoryTransition(True, DirectoryState(3), DirectoryAction(40)),  # put_clean_last
+        DirectoryTransition(True, DirectoryState(4), DirectoryAction(8)),  # ack
+        DirectoryTransition(True, DirectoryState(3), DirectoryAction(40)),  # ack_last
+        DirectoryTransition(False, DirectoryState(4), DirectoryAction(0)),  # put_dirty
+        DirectoryTransition(False, DirectoryState(4), DirectoryAction(0)),  # write_back
+        DirectoryTransition(True, DirectoryState(4), DirectoryAction(8)),  # fence
+        DirectoryTransition(True, DirectoryState(3), DirectoryAction(40)),  # fence_last
+        DirectoryTransition(True, DirectoryState(1), DirectoryAction(128)),  # cancel
+    ),
+    (  # downgrade_pending
+        DirectoryTransition(True, DirectoryState(5), DirectoryAction(4)),  # get_shared
+        DirectoryTransition(True, DirectoryState(5), DirectoryAction(4)),  # get_modified
+        DirectoryTransition(False, DirectoryState(5), DirectoryAction(0)),  # upgrade
+        DirectoryTransition(False, DirectoryState(5), DirectoryAction(0)),  # upgrade_last
+        DirectoryTransition(False, DirectoryState(5), DirectoryAction(0)),  # put_clean
+        DirectoryTransition(True, DirectoryState(2), DirectoryAction(40)),  # put_clean_last
+        DirectoryTransition(False, DirectoryState(5), DirectoryAction(0)),  # ack
+        DirectoryTransition(True, DirectoryState(2), DirectoryAction(40)),  # ack_last
+        DirectoryTransition(True, DirectoryState(2), DirectoryAction(56)),  # put_dirty
+        DirectoryTransition(True, DirectoryState(1), DirectoryAction(48)),  # write_back
+        DirectoryTransition(False, DirectoryState(5), DirectoryAction(0)),  # fence
+        DirectoryTransition(True, DirectoryState(2), DirectoryAction(104)),  # fence_last
+        DirectoryTransition(True, DirectoryState(3), DirectoryAction(128)),  # cancel
+    ),
+    (  # handover_pending
+        DirectoryTransition(True, DirectoryState(6), DirectoryAction(4)),  # get_shared
+        DirectoryTransition(True, DirectoryState(6), DirectoryAction(4)),  # get_modified
+        DirectoryTransition(False, DirectoryState(6), DirectoryAction(0)),  # upgrade
+        DirectoryTransition(False, DirectoryState(6), DirectoryAction(0)),  # upgrade_last
+        DirectoryTransition(False, DirectoryState(6), DirectoryAction(0)),  # put_clean
+        DirectoryTransition(True, DirectoryState(3), DirectoryAction(40)),  # put_clean_last
+        DirectoryTransition(False, DirectoryState(6), DirectoryAction(0)),  # ack
+        DirectoryTransition(True, DirectoryState(3), DirectoryAction(40)),  # ack_last
+        DirectoryTransition(True, DirectoryState(3), DirectoryAction(56)),  # put_dirty
+        DirectoryTransition(True, DirectoryState(4), DirectoryAction(16)),  # write_back
+        DirectoryTransition(False, DirectoryState(6), DirectoryAction(0)),  # fence
+        DirectoryTransition(True, DirectoryState(3), DirectoryAction(104)),  # fence_last
+        DirectoryTransition(True, DirectoryState(3), DirectoryAction(128)),  # cancel
+    ),
+)
 DTYPE_BYTES: Final = {DType.FP16: 2, DType.BF16: 2, DType.FP32: 4}
 
 RECORD_HEADER: Final = np.dtype(

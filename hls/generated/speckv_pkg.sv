@@ -251,4 +251,157 @@ package speckv_pkg;
     {64'h0, 64'h1 },
     {64'h0, 64'h0 }
   };
+
+  // Coherence of blocks: what their home does. docs/coherence.md
+  localparam int unsigned MaxAgents = 64;
+  typedef enum logic [2:0] {
+    DirectoryStateInvalid = 3'd0,  // I: no agent holds the block; the pool's copy is the only one
+    DirectoryStateShared = 3'd1,  // S: one agent or more may read; the pool's copy is current
+    DirectoryStateExclusive = 3'd2,  // E: one agent may read, known to be alone; the pool's copy is current
+    DirectoryStateModified = 3'd3,  // M: one agent may write; the pool's copy may be old
+    DirectoryStateAcksPending = 3'd4,  // S to M: readers are recalled, a writer waits for them
+    DirectoryStateDowngradePending = 3'd5,  // M to S: the writer is recalled, a reader waits for its write-back
+    DirectoryStateHandoverPending = 3'd6  // M to M: the writer is recalled, another writer waits for its write-back
+  } directory_state_e;
+  localparam int unsigned DirectoryStates = 7;
+  typedef enum logic [3:0] {
+    DirectoryEventGetShared = 4'd0,  // an agent that does not hold the block asks to read
+    DirectoryEventGetModified = 4'd1,  // an agent that does not hold the block asks to write
+    DirectoryEventUpgrade = 4'd2,  // an agent that holds it for reading asks to write; others hold it too
+    DirectoryEventUpgradeLast = 4'd3,  // the same; no other holds it
+    DirectoryEventPutClean = 4'd4,  // a holder gives its lease up and has modified nothing since its last write-back
+    DirectoryEventPutCleanLast = 4'd5,  // the same; no other holds it
+    DirectoryEventAck = 4'd6,  // a holder has invalidated its copy because it was recalled (the recall may be withdrawn by now)
+    DirectoryEventAckLast = 4'd7,  // the same; no other holds it
+    DirectoryEventPutDirty = 4'd8,  // the writer has written its modifications back and gives its lease up
+    DirectoryEventWriteBack = 4'd9,  // the writer has written its modifications back and reads on
+    DirectoryEventFence = 4'd10,  // a holder is fenced: its deadline is over, or it is known to be gone
+    DirectoryEventFenceLast = 4'd11,  // the same; no other holds it
+    DirectoryEventCancel = 4'd12  // the waiting agent waits no longer, or is fenced
+  } directory_event_e;
+  localparam int unsigned DirectoryEvents = 13;
+  // In the order of hls/spec.toml from the last field up: an action is the bit 1 << its place.
+  typedef struct packed {
+    logic forget;  // nobody waits any longer, the recall is withdrawn
+    logic lost;  // modifications may be lost, which is reported
+    logic serve;  // the waiting agent holds the block and waits no longer
+    logic store;  // the pool's copy is the one that the agent wrote back
+    logic drop;  // the agent holds the block no longer
+    logic busy;  // nothing changes: another agent waits; ask again
+    logic recall;  // the holders but the asking agent are recalled; the asking agent waits
+    logic grant;  // the asking agent holds the block
+  } directory_actions_t;
+  typedef struct packed {
+    logic legal;
+    directory_state_e next;
+    directory_actions_t actions;
+  } directory_transition_t;
+  // [state][event]
+  localparam directory_transition_t [DirectoryStates-1:0][DirectoryEvents-1:0] DirectoryTable = {
+    {  // handover_pending
+      {1'b1, DirectoryStateModified, 8'd128},  // cancel
+      {1'b1, DirectoryStateModified, 8'd104},  // fence_last
+      {1'b0, DirectoryStateHandoverPending, 8'd0},  // fence
+      {1'b1, DirectoryStateAcksPending, 8'd16},  // write_back
+      {1'b1, DirectoryStateModified, 8'd56},  // put_dirty
+      {1'b1, DirectoryStateModified, 8'd40},  // ack_last
+      {1'b0, DirectoryStateHandoverPending, 8'd0},  // ack
+      {1'b1, DirectoryStateModified, 8'd40},  // put_clean_last
+      {1'b0, DirectoryStateHandoverPending, 8'd0},  // put_clean
+      {1'b0, DirectoryStateHandoverPending, 8'd0},  // upgrade_last
+      {1'b0, DirectoryStateHandoverPending, 8'd0},  // upgrade
+      {1'b1, DirectoryStateHandoverPending, 8'd4},  // get_modified
+      {1'b1, DirectoryStateHandoverPending, 8'd4}  // get_shared
+    },
+    {  // downgrade_pending
+      {1'b1, DirectoryStateModified, 8'd128},  // cancel
+      {1'b1, DirectoryStateExclusive, 8'd104},  // fence_last
+      {1'b0, DirectoryStateDowngradePending, 8'd0},  // fence
+      {1'b1, DirectoryStateShared, 8'd48},  // write_back
+      {1'b1, DirectoryStateExclusive, 8'd56},  // put_dirty
+      {1'b1, DirectoryStateExclusive, 8'd40},  // ack_last
+      {1'b0, DirectoryStateDowngradePending, 8'd0},  // ack
+      {1'b1, DirectoryStateExclusive, 8'd40},  // put_clean_last
+      {1'b0, DirectoryStateDowngradePending, 8'd0},  // put_clean
+      {1'b0, DirectoryStateDowngradePending, 8'd0},  // upgrade_last
+      {1'b0, DirectoryStateDowngradePending, 8'd0},  // upgrade
+      {1'b1, DirectoryStateDowngradePending, 8'd4},  // get_modified
+      {1'b1, DirectoryStateDowngradePending, 8'd4}  // get_shared
+    },
+    {  // acks_pending
+      {1'b1, DirectoryStateShared, 8'd128},  // cancel
+      {1'b1, DirectoryStateModified, 8'd40},  // fence_last
+      {1'b1, DirectoryStateAcksPending, 8'd8},  // fence
+      {1'b0, DirectoryStateAcksPending, 8'd0},  // write_back
+      {1'b0, DirectoryStateAcksPending, 8'd0},  // put_dirty
+      {1'b1, DirectoryStateModified, 8'd40},  // ack_last
+      {1'b1, DirectoryStateAcksPending, 8'd8},  // ack
+      {1'b1, DirectoryStateModified, 8'd40},  // put_clean_last
+      {1'b1, DirectoryStateAcksPending, 8'd8},  // put_clean
+      {1'b1, DirectoryStateAcksPending, 8'd4},  // upgrade_last
+      {1'b1, DirectoryStateAcksPending, 8'd4},  // upgrade
+      {1'b1, DirectoryStateAcksPending, 8'd4},  // get_modified
+      {1'b1, DirectoryStateAcksPending, 8'd4}  // get_shared
+    },
+    {  // modified
+      {1'b0, DirectoryStateModified, 8'd0},  // cancel
+      {1'b1, DirectoryStateInvalid, 8'd72},  // fence_last
+      {1'b0, DirectoryStateModified, 8'd0},  // fence
+      {1'b1, DirectoryStateExclusive, 8'd16},  // write_back
+      {1'b1, DirectoryStateInvalid, 8'd24},  // put_dirty
+      {1'b1, DirectoryStateInvalid, 8'd8},  // ack_last
+      {1'b0, DirectoryStateModified, 8'd0},  // ack
+      {1'b1, DirectoryStateInvalid, 8'd8},  // put_clean_last
+      {1'b0, DirectoryStateModified, 8'd0},  // put_clean
+      {1'b0, DirectoryStateModified, 8'd0},  // upgrade_last
+      {1'b0, DirectoryStateModified, 8'd0},  // upgrade
+      {1'b1, DirectoryStateHandoverPending, 8'd2},  // get_modified
+      {1'b1, DirectoryStateDowngradePending, 8'd2}  // get_shared
+    },
+    {  // exclusive
+      {1'b0, DirectoryStateExclusive, 8'd0},  // cancel
+      {1'b1, DirectoryStateInvalid, 8'd8},  // fence_last
+      {1'b0, DirectoryStateExclusive, 8'd0},  // fence
+      {1'b0, DirectoryStateExclusive, 8'd0},  // write_back
+      {1'b0, DirectoryStateExclusive, 8'd0},  // put_dirty
+      {1'b1, DirectoryStateInvalid, 8'd8},  // ack_last
+      {1'b0, DirectoryStateExclusive, 8'd0},  // ack
+      {1'b1, DirectoryStateInvalid, 8'd8},  // put_clean_last
+      {1'b0, DirectoryStateExclusive, 8'd0},  // put_clean
+      {1'b1, DirectoryStateModified, 8'd1},  // upgrade_last
+      {1'b0, DirectoryStateExclusive, 8'd0},  // upgrade
+      {1'b1, DirectoryStateAcksPending, 8'd2},  // get_modified
+      {1'b1, DirectoryStateShared, 8'd1}  // get_shared
+    },
+    {  // shared
+      {1'b0, DirectoryStateShared, 8'd0},  // cancel
+      {1'b1, DirectoryStateInvalid, 8'd8},  // fence_last
+      {1'b1, DirectoryStateShared, 8'd8},  // fence
+      {1'b0, DirectoryStateShared, 8'd0},  // write_back
+      {1'b0, DirectoryStateShared, 8'd0},  // put_dirty
+      {1'b1, DirectoryStateInvalid, 8'd8},  // ack_last
+      {1'b1, DirectoryStateShared, 8'd8},  // ack
+      {1'b1, DirectoryStateInvalid, 8'd8},  // put_clean_last
+      {1'b1, DirectoryStateShared, 8'd8},  // put_clean
+      {1'b1, DirectoryStateModified, 8'd1},  // upgrade_last
+      {1'b1, DirectoryStateAcksPending, 8'd2},  // upgrade
+      {1'b1, DirectoryStateAcksPending, 8'd2},  // get_modified
+      {1'b1, DirectoryStateShared, 8'd1}  // get_shared
+    },
+    {  // invalid
+      {1'b0, DirectoryStateInvalid, 8'd0},  // cancel
+      {1'b0, DirectoryStateInvalid, 8'd0},  // fence_last
+      {1'b0, DirectoryStateInvalid, 8'd0},  // fence
+      {1'b0, DirectoryStateInvalid, 8'd0},  // write_back
+      {1'b0, DirectoryStateInvalid, 8'd0},  // put_dirty
+      {1'b0, DirectoryStateInvalid, 8'd0},  // ack_last
+      {1'b0, DirectoryStateInvalid, 8'd0},  // ack
+      {1'b0, DirectoryStateInvalid, 8'd0},  // put_clean_last
+      {1'b0, DirectoryStateInvalid, 8'd0},  // put_clean
+      {1'b0, DirectoryStateInvalid, 8'd0},  // upgrade_last
+      {1'b0, DirectoryStateInvalid, 8'd0},  // upgrade
+      {1'b1, DirectoryStateModified, 8'd1},  // get_modified
+      {1'b1, DirectoryStateExclusive, 8'd1}  // get_shared
+    }
+  };
 endpackage

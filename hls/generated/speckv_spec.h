@@ -225,6 +225,64 @@ struct speckv_command_completion {
   uint64_t reserved1; /* zero */
 };
 
+/* Coherence of blocks: what their home does. docs/coherence.md */
+#define SPECKV_MAX_AGENTS 64u
+
+enum speckv_directory_state {
+  SPECKV_DIRECTORY_STATE_INVALID = 0, /* I: no agent holds the block; the pool's copy is the only one */
+  SPECKV_DIRECTORY_STATE_SHARED = 1, /* S: one agent or more may read; the pool's copy is current */
+  SPECKV_DIRECTORY_STATE_EXCLUSIVE = 2, /* E: one agent may read, known to be alone; the pool's copy is current */
+  SPECKV_DIRECTORY_STATE_MODIFIED = 3, /* M: one agent may write; the pool's copy may be old */
+  SPECKV_DIRECTORY_STATE_ACKS_PENDING = 4, /* S to M: readers are recalled, a writer waits for them */
+  SPECKV_DIRECTORY_STATE_DOWNGRADE_PENDING = 5, /* M to S: the writer is recalled, a reader waits for its write-back */
+  SPECKV_DIRECTORY_STATE_HANDOVER_PENDING = 6, /* M to M: the writer is recalled, another writer waits for its write-back */
+};
+#define SPECKV_DIRECTORY_STATES 7u
+
+enum speckv_directory_event {
+  SPECKV_DIRECTORY_EVENT_GET_SHARED = 0, /* an agent that does not hold the block asks to read */
+  SPECKV_DIRECTORY_EVENT_GET_MODIFIED = 1, /* an agent that does not hold the block asks to write */
+  SPECKV_DIRECTORY_EVENT_UPGRADE = 2, /* an agent that holds it for reading asks to write; others hold it too */
+  SPECKV_DIRECTORY_EVENT_UPGRADE_LAST = 3, /* the same; no other holds it */
+  SPECKV_DIRECTORY_EVENT_PUT_CLEAN = 4, /* a holder gives its lease up and has modified nothing since its last write-back */
+  SPECKV_DIRECTORY_EVENT_PUT_CLEAN_LAST = 5, /* the same; no other holds it */
+  SPECKV_DIRECTORY_EVENT_ACK = 6, /* a holder has invalidated its copy because it was recalled (the recall may be withdrawn by now) */
+  SPECKV_DIRECTORY_EVENT_ACK_LAST = 7, /* the same; no other holds it */
+  SPECKV_DIRECTORY_EVENT_PUT_DIRTY = 8, /* the writer has written its modifications back and gives its lease up */
+  SPECKV_DIRECTORY_EVENT_WRITE_BACK = 9, /* the writer has written its modifications back and reads on */
+  SPECKV_DIRECTORY_EVENT_FENCE = 10, /* a holder is fenced: its deadline is over, or it is known to be gone */
+  SPECKV_DIRECTORY_EVENT_FENCE_LAST = 11, /* the same; no other holds it */
+  SPECKV_DIRECTORY_EVENT_CANCEL = 12, /* the waiting agent waits no longer, or is fenced */
+};
+#define SPECKV_DIRECTORY_EVENTS 13u
+
+enum speckv_directory_action {
+  SPECKV_DIRECTORY_ACTION_GRANT = 1, /* the asking agent holds the block */
+  SPECKV_DIRECTORY_ACTION_RECALL = 2, /* the holders but the asking agent are recalled; the asking agent waits */
+  SPECKV_DIRECTORY_ACTION_BUSY = 4, /* nothing changes: another agent waits; ask again */
+  SPECKV_DIRECTORY_ACTION_DROP = 8, /* the agent holds the block no longer */
+  SPECKV_DIRECTORY_ACTION_STORE = 16, /* the pool's copy is the one that the agent wrote back */
+  SPECKV_DIRECTORY_ACTION_SERVE = 32, /* the waiting agent holds the block and waits no longer */
+  SPECKV_DIRECTORY_ACTION_LOST = 64, /* modifications may be lost, which is reported */
+  SPECKV_DIRECTORY_ACTION_FORGET = 128, /* nobody waits any longer, the recall is withdrawn */
+};
+
+struct speckv_directory_transition {
+  uint8_t legal, next, actions; /* actions: bit set */
+};
+
+/* [speckv_directory_state][speckv_directory_event] */
+#define SPECKV_DIRECTORY_TABLE \
+  { \
+    {{1, 2, 1}, {1, 3, 1}, {0, 0, 0}, {0, 0, 0}, {0, 0, 0}, {0, 0, 0}, {0, 0, 0}, {0, 0, 0}, {0, 0, 0}, {0, 0, 0}, {0, 0, 0}, {0, 0, 0}, {0, 0, 0}}, \
+    {{1, 1, 1}, {1, 4, 2}, {1, 4, 2}, {1, 3, 1}, {1, 1, 8}, {1, 0, 8}, {1, 1, 8}, {1, 0, 8}, {0, 1, 0}, {0, 1, 0}, {1, 1, 8}, {1, 0, 8}, {0, 1, 0}}, \
+    {{1, 1, 1}, {1, 4, 2}, {0, 2, 0}, {1, 3, 1}, {0, 2, 0}, {1, 0, 8}, {0, 2, 0}, {1, 0, 8}, {0, 2, 0}, {0, 2, 0}, {0, 2, 0}, {1, 0, 8}, {0, 2, 0}}, \
+    {{1, 5, 2}, {1, 6, 2}, {0, 3, 0}, {0, 3, 0}, {0, 3, 0}, {1, 0, 8}, {0, 3, 0}, {1, 0, 8}, {1, 0, 24}, {1, 2, 16}, {0, 3, 0}, {1, 0, 72}, {0, 3, 0}}, \
+    {{1, 4, 4}, {1, 4, 4}, {1, 4, 4}, {1, 4, 4}, {1, 4, 8}, {1, 3, 40}, {1, 4, 8}, {1, 3, 40}, {0, 4, 0}, {0, 4, 0}, {1, 4, 8}, {1, 3, 40}, {1, 1, 128}}, \
+    {{1, 5, 4}, {1, 5, 4}, {0, 5, 0}, {0, 5, 0}, {0, 5, 0}, {1, 2, 40}, {0, 5, 0}, {1, 2, 40}, {1, 2, 56}, {1, 1, 48}, {0, 5, 0}, {1, 2, 104}, {1, 3, 128}}, \
+    {{1, 6, 4}, {1, 6, 4}, {0, 6, 0}, {0, 6, 0}, {0, 6, 0}, {1, 3, 40}, {0, 6, 0}, {1, 3, 40}, {1, 3, 56}, {1, 4, 16}, {0, 6, 0}, {1, 3, 104}, {1, 3, 128}}, \
+  }
+
 #ifdef __cplusplus
 #define SPECKV_STATIC_ASSERT static_assert
 #else
