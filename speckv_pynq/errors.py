@@ -89,6 +89,10 @@ class StaleHandle(SpeckvError, LookupError):
     """A block handle was released before, or never given out."""
 
 
+class NotStored(SpeckvError, LookupError):
+    """No block is stored at an address."""
+
+
 class PoolFull(SpeckvError, MemoryError):
     """A tier's byte budget does not hold what was asked for."""
 
