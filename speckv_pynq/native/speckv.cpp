@@ -13,27 +13,30 @@ struct speckv_system {
 
 namespace {
 
-thread_local speckv_error last_error = {};
+thread_local speckv_error last_error = {0, 0, 0, 0, ""};
 
-int32_t fail(speckv_result result, uint64_t value = 0, uint64_t limit = 0, uint32_t kernel_status = 0) {
-  last_error = speckv_error{result, kernel_status, value, limit};
-  return result;
+int32_t fail(const speckv::Failure& failure) {
+  last_error =
+      speckv_error{failure.result, failure.kernel_status, failure.value, failure.limit, failure.what};
+  return failure.result;
 }
+
+const speckv::Failure null_pointer = {SPECKV_BAD_ARGUMENT, 0, 0, 0, "a pointer"};
 
 template <class Body>
 int32_t guarded(bool given, Body body) noexcept {
-  if (!given) return fail(SPECKV_BAD_ARGUMENT);
+  if (!given) return fail(null_pointer);
   try {
     body();
     return SPECKV_OK;
   } catch (const speckv::Failure& failure) {
-    return fail(failure.result, failure.value, failure.limit, failure.kernel_status);
+    return fail(failure);
   } catch (const std::bad_alloc&) {
-    return fail(SPECKV_NO_MEMORY);
+    return fail({SPECKV_NO_MEMORY, 0, 0, 0, ""});
   } catch (const std::system_error&) {
-    return fail(SPECKV_NO_MEMORY);  // no thread or lock to be had
+    return fail({SPECKV_NO_MEMORY, 0, 0, 0, ""});  // no thread or lock to be had
   } catch (...) {
-    return fail(SPECKV_INTERNAL);
+    return fail({SPECKV_INTERNAL, 0, 0, 0, ""});
   }
 }
 
@@ -82,11 +85,16 @@ int32_t speckv_access(speckv_system* system, uint64_t address_high, uint64_t add
                  [&] { system->system.access(address_high, address_low, mode, *view); });
 }
 
+int32_t speckv_seek(speckv_system* system, uint64_t address_high, uint64_t address_low, speckv_view* view) {
+  return guarded(system != nullptr && view != nullptr,
+                 [&] { system->system.seek(address_high, address_low, *view); });
+}
+
 int32_t speckv_access_batch(speckv_system* system, uint32_t count, const speckv_address* addresses,
                             uint32_t mode, speckv_view* views, int32_t* results) {
   if (count == 0) return SPECKV_OK;
   const bool given = system != nullptr && addresses != nullptr && views != nullptr && results != nullptr;
-  if (!given) return fail(SPECKV_BAD_ARGUMENT);
+  if (!given) return fail(null_pointer);
   int32_t first = SPECKV_OK;
   speckv_error error = last_error;
   for (uint32_t i = 0; i < count; ++i) {

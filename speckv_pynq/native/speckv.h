@@ -91,11 +91,14 @@ struct speckv_view {
   uint32_t mode;
 };
 
+/* How a block lies in memory, and where blocks do. */
 struct speckv_strides {
   uint64_t entry_bytes; /* head_dim elements: also from one head to the next */
   uint64_t token_bytes; /* from one position to the next */
   uint64_t kind_bytes;  /* from K to V */
   uint64_t block_bytes;
+  void* l1; /* where the slots of L1 begin, one block each: to register the memory with a device */
+  uint64_t l1_slots;
 };
 
 struct speckv_counters {
@@ -112,6 +115,7 @@ struct speckv_error {
   int32_t result;
   uint32_t kernel_status; /* enum speckv_status where result is BAD_RECORD */
   uint64_t value, limit;
+  const char* what; /* the argument or setting that is wrong, where one is; else "". Static. */
 };
 
 /* Fills in every field: fp16, int4, 32 tokens a block, 12, 3 and 128 GiB, depth 4, one thread, leases of 10
@@ -137,6 +141,10 @@ SPECKV_API int32_t speckv_fork(speckv_system* system, uint32_t from, uint32_t to
  * slot of L1 while all of them are held by views. The caller of a write view sees the block's old content. */
 SPECKV_API int32_t speckv_access(speckv_system* system, uint64_t address_high, uint64_t address_low,
                                  uint32_t mode, struct speckv_view* view);
+/* Moves a read view (or one with id 0) to another entry, if the entry's block is ready in L1: the cheapest
+ * way to walk. Else BUSY, and the view is as it was: release it and use speckv_access. Never waits. */
+SPECKV_API int32_t speckv_seek(speckv_system* system, uint64_t address_high, uint64_t address_low,
+                               struct speckv_view* view);
 /* One after the other; results: (count). Views of those that failed have id 0. Returns the first failure. */
 SPECKV_API int32_t speckv_access_batch(speckv_system* system, uint32_t count,
                                        const struct speckv_address* addresses, uint32_t mode,

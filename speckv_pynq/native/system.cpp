@@ -8,40 +8,45 @@ namespace speckv {
 
 namespace {
 
-constexpr uint32_t kQueue = 1024;  // prefetches that may wait
+constexpr uint32_t kQueue = 1024;           // prefetches that may wait
+constexpr uint64_t kMaxBytes = 1ull << 46;  // of a tier
 
-void require(bool holds, uint64_t value, uint64_t limit, speckv_result result = SPECKV_BAD_ARGUMENT) {
-  if (!holds) throw Failure{result, value, limit};
+void require(bool holds, const char* what, uint64_t value, uint64_t limit,
+             speckv_result result = SPECKV_BAD_ARGUMENT) {
+  if (!holds) throw Failure{result, value, limit, 0, what};
 }
 
 void check_scheme(uint32_t scheme, uint32_t dtype) {
-  require(scheme <= SPECKV_SCHEME_LOSSLESS, scheme, SPECKV_SCHEME_LOSSLESS);
-  require(scheme != SPECKV_SCHEME_KLT, scheme, SPECKV_SCHEME_LOSSLESS, SPECKV_UNSUPPORTED);
+  require(scheme <= SPECKV_SCHEME_LOSSLESS, "scheme", scheme, SPECKV_SCHEME_LOSSLESS);
+  require(scheme != SPECKV_SCHEME_KLT, "scheme klt", scheme, SPECKV_SCHEME_LOSSLESS, SPECKV_UNSUPPORTED);
   const bool exact = scheme == SPECKV_SCHEME_RAW || scheme == SPECKV_SCHEME_LOSSLESS;
-  require(exact || dtype != SPECKV_DTYPE_FP32, dtype, SPECKV_DTYPE_BF16);
+  require(exact || dtype != SPECKV_DTYPE_FP32, "dtype", dtype, SPECKV_DTYPE_BF16);
 }
 
 speckv_strides strides_of(const speckv_config& c) {
   const uint64_t entry = static_cast<uint64_t>(c.head_dim) * (c.dtype == SPECKV_DTYPE_FP32 ? 4 : 2);
   const uint64_t token = entry * c.kv_heads, kind = token * c.block_tokens;
-  return speckv_strides{entry, token, kind, 2 * kind};
+  return speckv_strides{entry, token, kind, 2 * kind, nullptr, 0};
 }
 
 const speckv_config& checked(const speckv_config& c) {
   const uint32_t dims[] = {64, 80, 96, 128, 256};
-  require(c.struct_size == sizeof c, c.struct_size, sizeof c);
-  require(c.layers >= 1 && c.layers <= 65536, c.layers, 65536);
-  require(c.kv_heads >= 1 && c.kv_heads <= 256, c.kv_heads, 256);
-  require(std::find(std::begin(dims), std::end(dims), c.head_dim) != std::end(dims), c.head_dim, 256);
-  require(c.block_tokens == 16 || c.block_tokens == 32 || c.block_tokens == 64, c.block_tokens, 64);
-  require(c.dtype <= SPECKV_DTYPE_FP32, c.dtype, SPECKV_DTYPE_FP32);
+  const bool dim = std::find(std::begin(dims), std::end(dims), c.head_dim) != std::end(dims);
+  const bool tokens = c.block_tokens == 16 || c.block_tokens == 32 || c.block_tokens == 64;
+  require(c.struct_size == sizeof c, "struct_size", c.struct_size, sizeof c);
+  require(c.layers >= 1 && c.layers <= 65536, "layers", c.layers, 65536);
+  require(c.kv_heads >= 1 && c.kv_heads <= 256, "kv_heads", c.kv_heads, 256);
+  require(dim, "head_dim", c.head_dim, 256);
+  require(tokens, "block_tokens", c.block_tokens, 64);
+  require(c.dtype <= SPECKV_DTYPE_FP32, "dtype", c.dtype, SPECKV_DTYPE_FP32);
   check_scheme(c.scheme, c.dtype);
-  require(c.policy <= SPECKV_POLICY_DENSE, c.policy, SPECKV_POLICY_DENSE);
+  require(c.policy <= SPECKV_POLICY_DENSE, "policy", c.policy, SPECKV_POLICY_DENSE);
   const uint64_t block_bytes = strides_of(c).block_bytes;
-  require(block_bytes <= SPECKV_MAX_BLOCK_BYTES, block_bytes, SPECKV_MAX_BLOCK_BYTES);
-  require(c.l1_bytes >= block_bytes, c.l1_bytes, block_bytes);
-  for (uint64_t bytes : {c.l1_bytes, c.l2_bytes, c.l3_bytes}) require(bytes < 1ull << 46, bytes, 1ull << 46);
-  require(c.threads <= 64, c.threads, 64);
+  require(block_bytes <= SPECKV_MAX_BLOCK_BYTES, "bytes of a block", block_bytes, SPECKV_MAX_BLOCK_BYTES);
+  require(c.l1_bytes >= block_bytes && c.l1_bytes < kMaxBytes, "l1_bytes", c.l1_bytes, block_bytes);
+  require(c.l2_bytes < kMaxBytes, "l2_bytes", c.l2_bytes, kMaxBytes);
+  require(c.l3_bytes < kMaxBytes, "l3_bytes", c.l3_bytes, kMaxBytes);
+  require(c.threads <= 64, "threads", c.threads, 64);
   return c;
 }
 
@@ -65,6 +70,8 @@ System::System(const speckv_config& config)
       queue_(kQueue, BlockKey{0, 0, 0}, CountingAllocator<BlockKey>(&metadata_bytes_)),
       depth_(config.prefetch_depth),
       scheme_(config.scheme) {
+  strides_.l1 = l1_.memory().base();
+  strides_.l1_slots = l1_.slots();
   try {
     threads_.reserve(config.threads);
     for (uint32_t i = 0; i < config.threads; ++i) threads_.emplace_back(&System::serve, this);
@@ -86,7 +93,7 @@ void System::alloc(uint32_t request, uint32_t tokens) {
 
 void System::free(uint32_t request) {
   Lock lock(mutex_);
-  require(regions_.erase(request) == 1, request, 0, SPECKV_NOT_ALLOCATED);
+  require(regions_.erase(request) == 1, "req_id", request, 0, SPECKV_NOT_ALLOCATED);
   while (const uint64_t handle = table_.take_block(request)) {
     const auto index = static_cast<uint32_t>(handle - 1);
     --blocks_[index].references;
@@ -103,8 +110,8 @@ void System::fork(uint32_t from, uint32_t to) {
   std::vector<BlockKey> keys;
   std::vector<uint64_t> handles;
   for (;;) {
-    require(regions_.count(from) == 1, from, 0, SPECKV_NOT_ALLOCATED);
-    require(regions_.count(to) == 0, to, from);
+    require(regions_.count(from) == 1, "from", from, 0, SPECKV_NOT_ALLOCATED);
+    require(regions_.count(to) == 0, "to", to, from);
     keys.resize(table_.blocks(from));
     handles.resize(keys.size());
     table_.list(from, keys.size(), keys.data(), handles.data());

@@ -21,6 +21,7 @@ struct Failure {
   speckv_result result = SPECKV_OK;
   uint64_t value = 0, limit = 0;
   uint32_t kernel_status = 0;
+  const char* what = "";  // names the argument
 };
 
 // A block is dirty, in L1 with no record, or it has a record, and at most one decoded copy in L1 or L2. While
@@ -37,6 +38,7 @@ class System {
   void free(uint32_t request);
   void fork(uint32_t from, uint32_t to);
   void access(uint64_t high, uint64_t low, uint32_t mode, speckv_view& view);
+  void seek(uint64_t high, uint64_t low, speckv_view& view);
   void release(speckv_view& view);
   void prefetch(uint32_t request, uint32_t layer, uint32_t position, uint32_t depth);
   void set_prefetch_depth(uint32_t depth);
@@ -109,11 +111,14 @@ class System {
   void touch(uint32_t index);
   uint32_t take_lease();
   void give_lease(uint32_t lease) noexcept;
+  uint32_t lease_of(const speckv_view& view) const;
+  void end_lease(uint32_t lease) noexcept;
   void grant(uint32_t index, uint32_t lease, uint64_t high, uint64_t low, uint32_t mode, speckv_view& view);
   bool fence(uint32_t index);
   uint64_t now_ns() const;
 
   // system_access.cpp: what may let go of the lock
+  BlockKey key_of(uint64_t high, uint64_t low) const;
   bool ready(const Block& block, uint32_t mode) const;
   uint32_t obtain(Lock& lock, const BlockKey& key, uint32_t mode);
   void check_region(const BlockKey& key, uint32_t mode) const;
@@ -142,7 +147,7 @@ class System {
   void end_threads();
 
   const speckv_config config_;
-  const speckv_strides strides_;
+  speckv_strides strides_;  // never changes
   mutable std::mutex mutex_;
   std::condition_variable changed_, queued_;
   size_t metadata_bytes_ = sizeof(System);

@@ -14,16 +14,20 @@ constexpr std::chrono::seconds kCoding(
 
 }  // namespace
 
+BlockKey System::key_of(uint64_t high, uint64_t low) const {
+  const uint32_t layer = speckv_address_layer(high, low), head = speckv_address_head(high, low);
+  if (!speckv_address_valid(high))
+    throw Failure{SPECKV_BAD_ARGUMENT, high, (1ull << 25) - 1, 0, "address_high"};
+  if (layer >= config_.layers) throw Failure{SPECKV_BAD_ARGUMENT, layer, config_.layers - 1, 0, "layer"};
+  if (head >= config_.kv_heads) throw Failure{SPECKV_BAD_ARGUMENT, head, config_.kv_heads - 1, 0, "head"};
+  return {speckv_address_req_id(high, low), layer, speckv_address_pos(high, low) / config_.block_tokens};
+}
+
 // Hits touch the page table, the block and a lease.
 void System::access(uint64_t high, uint64_t low, uint32_t mode, speckv_view& view) {
   view.id = 0;
-  const uint32_t position = speckv_address_pos(high, low), layer = speckv_address_layer(high, low),
-                 head = speckv_address_head(high, low);
-  if (!speckv_address_valid(high)) throw Failure{SPECKV_BAD_ARGUMENT, high, (1ull << 25) - 1};
-  if (layer >= config_.layers) throw Failure{SPECKV_BAD_ARGUMENT, layer, config_.layers - 1};
-  if (head >= config_.kv_heads) throw Failure{SPECKV_BAD_ARGUMENT, head, config_.kv_heads - 1};
-  if (mode > SPECKV_OVERWRITE) throw Failure{SPECKV_BAD_ARGUMENT, mode, SPECKV_OVERWRITE};
-  const BlockKey key = {speckv_address_req_id(high, low), layer, position / config_.block_tokens};
+  if (mode > SPECKV_OVERWRITE) throw Failure{SPECKV_BAD_ARGUMENT, mode, SPECKV_OVERWRITE, 0, "mode"};
+  const BlockKey key = key_of(high, low);
   Lock lock(mutex_);
   const uint32_t lease = take_lease();
   try {
@@ -46,6 +50,27 @@ void System::access(uint64_t high, uint64_t low, uint32_t mode, speckv_view& vie
     give_lease(lease);
     throw;
   }
+}
+
+void System::seek(uint64_t high, uint64_t low, speckv_view& view) {
+  const BlockKey key = key_of(high, low);
+  Lock lock(mutex_);
+  const uint32_t old = view.id == 0 ? kNil : lease_of(view);
+  const uint64_t handle = table_.find(key);
+  const auto index = static_cast<uint32_t>(handle - 1);
+  const bool reads = old == kNil || view.mode == SPECKV_READ;
+  if (handle == 0 || !reads || !ready(blocks_[index], SPECKV_READ)) throw busy();
+  const uint32_t lease = take_lease();
+  ++counters_.hits_l1;
+  if (config_.policy == SPECKV_POLICY_LRU) touch(index);
+  grant(index, lease, high, low, SPECKV_READ, view);
+  if (old != kNil) end_lease(old);
+}
+
+void System::release(speckv_view& view) {
+  Lock lock(mutex_);
+  end_lease(lease_of(view));
+  view.id = 0;
 }
 
 bool System::ready(const Block& block, uint32_t mode) const {
@@ -85,8 +110,8 @@ void System::check_region(const BlockKey& key, uint32_t mode) const {
   const uint64_t position = static_cast<uint64_t>(key.block) * config_.block_tokens;
   const auto region = regions_.find(key.request);
   const uint64_t tokens = region == regions_.end() ? 0 : region->second;
-  if (position >= tokens) throw Failure{SPECKV_NOT_ALLOCATED, position, tokens};
-  if (mode == SPECKV_READ) throw Failure{SPECKV_NOT_WRITTEN, position, tokens};
+  if (position >= tokens) throw Failure{SPECKV_NOT_ALLOCATED, position, tokens, 0, "position"};
+  if (mode == SPECKV_READ) throw Failure{SPECKV_NOT_WRITTEN, position, tokens, 0, "position"};
 }
 
 // A new block for the key, in a slot that make_room() found: zeros, or what block `from` holds, which stays
@@ -166,7 +191,8 @@ bool System::make_room(Lock& lock, Effort& effort) {
   if (!l1_.full()) return true;
   const uint32_t index = victim(effort.wanted_bytes != 0);
   if (index == kNil) {
-    if (effort.wanted_bytes != 0) throw Failure{SPECKV_POOL_FULL, effort.wanted_bytes, config_.l3_bytes};
+    if (effort.wanted_bytes != 0)
+      throw Failure{SPECKV_POOL_FULL, effort.wanted_bytes, config_.l3_bytes, 0, "bytes of a record"};
     wait(lock, moving_ != 0 ? effort.coding_deadline : effort.lease_deadline);
     return false;
   }
@@ -233,7 +259,9 @@ System::Effort System::begin_effort() const {
   return Effort{leases, leases + kCoding};
 }
 
-Failure System::busy() const { return Failure{SPECKV_BUSY, config_.wait_timeout_ms, 0}; }
+Failure System::busy() const {
+  return Failure{SPECKV_BUSY, config_.wait_timeout_ms, 0, 0, "wait_timeout_ms"};
+}
 
 Failure System::failed(const Failure& failure) {
   counters_.bad_records += failure.result == SPECKV_BAD_RECORD;

@@ -151,17 +151,17 @@ void System::grant(uint32_t index, uint32_t lease, uint64_t high, uint64_t low, 
   view.mode = mode;
 }
 
-void System::release(speckv_view& view) {
-  Lock lock(mutex_);
+uint32_t System::lease_of(const speckv_view& view) const {
   const auto lease = static_cast<uint32_t>(view.id);
   const uint64_t serial = view.id >> 32;
-  if (serial == 0 || lease >= leases_.size() || leases_[lease].serial != serial) {
-    throw Failure{SPECKV_STALE_VIEW, view.id, 0};
-  }
+  if (serial != 0 && lease < leases_.size() && leases_[lease].serial == serial) return lease;
+  throw Failure{SPECKV_STALE_VIEW, view.id, 0, 0, "view"};
+}
+
+void System::end_lease(uint32_t lease) noexcept {
   const uint32_t index = leases_[lease].block;
   Block& block = blocks_[index];
   give_lease(lease);
-  view.id = 0;
   block.writing = false;
   if (--block.pins == 0) block.deadline_ns = 0;
   if (block.references == 0) drop_if_unused(index);

@@ -4,9 +4,9 @@
 namespace speckv {
 
 void System::prefetch(uint32_t request, uint32_t layer, uint32_t position, uint32_t depth) {
-  if (layer >= config_.layers) throw Failure{SPECKV_BAD_ARGUMENT, layer, config_.layers - 1};
+  if (layer >= config_.layers) throw Failure{SPECKV_BAD_ARGUMENT, layer, config_.layers - 1, 0, "layer"};
   Lock lock(mutex_);
-  if (regions_.count(request) == 0) throw Failure{SPECKV_NOT_ALLOCATED, request, 0};
+  if (regions_.count(request) == 0) throw Failure{SPECKV_NOT_ALLOCATED, request, 0, 0, "req_id"};
   const uint64_t first = position / config_.block_tokens;
   const uint64_t end =
       std::min<uint64_t>(first + (depth == 0 ? depth_ : depth), regions_.at(request) / config_.block_tokens);
