@@ -99,6 +99,8 @@ struct speckv_strides {
   uint64_t block_bytes;
   void* l1; /* where the slots of L1 begin, one block each: to register the memory with a device */
   uint64_t l1_slots;
+  void* l3; /* where records lie: the library's own, for the same purpose */
+  uint64_t l3_bytes;
 };
 
 struct speckv_counters {

@@ -26,7 +26,7 @@ void check_scheme(uint32_t scheme, uint32_t dtype) {
 speckv_strides strides_of(const speckv_config& c) {
   const uint64_t entry = static_cast<uint64_t>(c.head_dim) * (c.dtype == SPECKV_DTYPE_FP32 ? 4 : 2);
   const uint64_t token = entry * c.kv_heads, kind = token * c.block_tokens;
-  return speckv_strides{entry, token, kind, 2 * kind, nullptr, 0};
+  return speckv_strides{entry, token, kind, 2 * kind, nullptr, 0, nullptr, 0};
 }
 
 const speckv_config& checked(const speckv_config& c) {
@@ -72,6 +72,8 @@ System::System(const speckv_config& config)
       scheme_(config.scheme) {
   strides_.l1 = l1_.memory().base();
   strides_.l1_slots = l1_.slots();
+  strides_.l3 = pool_.base();
+  strides_.l3_bytes = pool_.bytes();
   try {
     threads_.reserve(config.threads);
     for (uint32_t i = 0; i < config.threads; ++i) threads_.emplace_back(&System::serve, this);

@@ -59,10 +59,14 @@ class Strides(ctypes.Structure):
     block_bytes: int
     l1: int
     l1_slots: int
+    l3: int
+    l3_bytes: int
     _fields_ = (
         *((name, _U64) for name in ("entry_bytes", "token_bytes", "kind_bytes", "block_bytes")),
         ("l1", _POINTER),
         ("l1_slots", _U64),
+        ("l3", _POINTER),
+        ("l3_bytes", _U64),
     )
 
 
