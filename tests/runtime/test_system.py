@@ -32,7 +32,9 @@ REQUESTS, BLOCKS = st.integers(0, 3), st.integers(0, 3)
 KEYS = st.tuples(st.integers(0, 1), BLOCKS)
 MODES = st.sampled_from([READ, READ, READ, WRITE, WRITE, OVERWRITE])
 HOLD = st.sampled_from([False] * 7 + [True])
-CALLS = st.lists(st.tuples(st.integers(0, 1) | REQUESTS, KEYS, MODES, HOLD), min_size=6, max_size=12)
+CALLS = st.lists(
+    st.tuples(st.integers(0, 1) | REQUESTS, KEYS, MODES, HOLD), min_size=6, max_size=12
+)
 
 
 @dataclass(eq=False)

@@ -16,7 +16,7 @@ SYSTEM = ["speckv", "slot_pool", "line_allocator", "page_table"]
 # The system's own sources with the sanitizer; the kernels, which tests/hls looks at, from the library.
 COMMAND = [
     "g++",
-    *("-std=c++17", "-O1", "-g1", "-w", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"),
+    *("-std=c++17", "-O0", "-g1", "-w", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"),
     *(f"-I{ROOT / folder}" for folder in ("hls/csim", "hls/generated", "speckv_pynq/native")),
     *(str(NATIVE / f"{name}.cpp") for name in SYSTEM),
     *map(str, sorted(NATIVE.glob("system*.cpp"))),
@@ -27,7 +27,10 @@ COMMAND = [
 pytestmark = [pytest.mark.sanitizer, pytest.mark.requires("libspeckv", "g++")]
 
 
-@pytest.fixture(scope="module", params=["thread", "address,undefined"])
+SANITIZERS = ["thread", pytest.param("address,undefined", marks=pytest.mark.slow)]
+
+
+@pytest.fixture(scope="module", params=SANITIZERS)
 def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("stress")
     kernels = library.find()
