@@ -134,6 +134,15 @@ class SpeckvAllocator:
         result = self.lib.speckv_set_compression_scheme(self._system, int(scheme))
         self._check(result, "set_compression_scheme")
 
+    def measure_hits(self, addresses: npt.NDArray[np.uint64], rounds: int) -> float:
+        """Seconds that `rounds` times a view of each address, (n, 2), and its release take in C."""
+        table, seconds = np.ascontiguousarray(addresses, np.uint64), ctypes.c_double()
+        result = self.lib.speckv_measure_hits(
+            self._system, len(table), table.ctypes.data, rounds, ctypes.byref(seconds)
+        )
+        self._check(result, "measure_hits")
+        return seconds.value
+
     def stats(self) -> AllocatorStats:
         counters = native.Counters()
         self._check(self.lib.speckv_stats(self._system, ctypes.byref(counters)), "stats")
