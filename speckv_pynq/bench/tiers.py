@@ -104,7 +104,7 @@ def _timed(call: Callable[[], object]) -> float:
 def _lookups() -> Callable[[], float]:
     table, places = PageTable(), np.arange(LOOKUP_BLOCKS)
     keys = block_keys(places // 4096, places % 32, places % 4096 // 32)
-    table.map(keys, places + 1)
+    table.map(keys, (places + 1).astype(np.uint64))
     shuffled = np.ascontiguousarray(keys[np.random.default_rng(2).permutation(LOOKUP_BLOCKS)])
     return lambda: LOOKUP_BLOCKS / _timed(lambda: table.lookup(shuffled))
 
