@@ -1,4 +1,6 @@
 // What the threads of the memory system do: decode blocks into L2 before they are asked for.
+#include <algorithm>
+
 #include "system.h"
 
 namespace speckv {
