@@ -37,6 +37,14 @@ class RecordError(SpeckvError, ValueError):
         self.status, self.value, self.limit = status, value, limit
 
 
+class NotWritten(SpeckvError, LookupError):
+    """A position is in no request's region, or nothing was written to its block yet."""
+
+
+class LeaseTimeout(SpeckvError, TimeoutError):
+    """Views of others stood in the way for as long as the configuration lets a call wait."""
+
+
 class CodebookError(SpeckvError, ValueError):
     """A codebook is damaged, or was made for another model, dtype or RoPE."""
 

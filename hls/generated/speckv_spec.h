@@ -419,6 +419,28 @@ static inline struct speckv_address speckv_pack_address(uint32_t req_id, uint32_
   return a;
 }
 
+static inline uint32_t speckv_address_req_id(uint64_t high, uint64_t low) {
+  return (uint32_t)((low >> 57 | high << 7) & 0xFFFFFFFFull);
+}
+static inline uint32_t speckv_address_layer(uint64_t high, uint64_t low) {
+  (void)high;
+  return (uint32_t)(low >> 41 & 0xFFFFull);
+}
+static inline uint32_t speckv_address_head(uint64_t high, uint64_t low) {
+  (void)high;
+  return (uint32_t)(low >> 33 & 0xFFull);
+}
+static inline uint32_t speckv_address_pos(uint64_t high, uint64_t low) {
+  (void)high;
+  return (uint32_t)(low >> 1 & 0xFFFFFFFFull);
+}
+static inline uint32_t speckv_address_kind(uint64_t high, uint64_t low) {
+  (void)high;
+  return (uint32_t)(low >> 0 & 0x1ull);
+}
+/* Whether the words have no bits that no field owns. */
+static inline int speckv_address_valid(uint64_t high) { return high >> 25 == 0; }
+
 struct speckv_address_vector {
   uint32_t req_id, layer, head, pos, kind;
   uint64_t high, low;

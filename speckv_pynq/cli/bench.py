@@ -11,11 +11,12 @@ from speckv_pynq.cli import (
     bench_generate,
     bench_lossless,
     bench_memory,
+    bench_tiers,
     options,
 )
 from speckv_pynq.cli.output import Output
 
-BENCHES = (bench_codec, bench_generate, bench_lossless, bench_memory)
+BENCHES = (bench_codec, bench_generate, bench_lossless, bench_memory, bench_tiers)
 ON_REQUEST = (bench_ablation,)  # not part of `all`: it needs texts, and a GPU or an hour
 
 DESCRIPTION = """\

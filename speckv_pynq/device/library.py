@@ -39,9 +39,9 @@ class Library:
     kv_decompress: NativeKernel
 
 
-def load() -> Library:
-    """The library that SPECKV_LIBRARY names, else the one beside the package; loaded once."""
-    return _load(find())
+def load(path: Path | None = None) -> Library:
+    """This library; None: the one that SPECKV_LIBRARY names, else the one beside the package. Loaded once."""
+    return _load(find() if path is None else path.resolve())
 
 
 def find() -> Path:

@@ -31,7 +31,8 @@ class Store:
     span_layers: layers of a span, whose blocks share records; heads: KV heads of one layer.
     recent: newest tokens that are not coded yet. dtype: of the model; exact_dtype: of the tokens held uncoded.
     padding: left padding of each row, for the next first tokens. lengths: tokens that each layer has been given.
-    prompt: the tokens that were told to come first. running: the forward pass that has reached some layers of a span, not all.
+    prompt: the tokens that were told to come first. running: the forward pass that has reached some layers of a span,
+    not all.
     """
 
     tiers: TierManager

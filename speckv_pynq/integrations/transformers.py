@@ -53,11 +53,12 @@ class CacheConfig:
     that stay exact. recent: newest tokens that stay exact although they would fill a block; attention weighs them
     most. l1_bytes, l2_bytes, l3_bytes: budgets of the tiers; l1_bytes None: everything stays decoded, for a model on
     the CPU as the very tensors that attention reads; l2_bytes None: what staging needs. l3_pool: the memory of L3, by
-    name (docs/pools.md). share_equal: blocks whose records are equal are held once (see also `tell_tokens`). policy: "dense" (a fixed
-    share stays in L1, right for attention that reads everything) or "lru". device: see speckv_pynq.device.open_device.
-    num_engines None: for a model on the CPU as many as torch's threads leave cores for, 1 or 2 (those threads spin,
-    and engines beside them are slower than one alone), otherwise the device's own choice. block_dtype: "fp16", "bf16"
-    or "fp32"; None: the model's dtype, but fp16 for the blocks of an fp32 model under a lossy scheme.
+    name (docs/pools.md). share_equal: blocks whose records are equal are held once (see also `tell_tokens`). policy:
+    "dense" (a fixed share stays in L1, right for attention that reads everything) or "lru". device: see
+    speckv_pynq.device.open_device. num_engines None: for a model on the CPU as many as torch's threads leave cores
+    for, 1 or 2 (those threads spin, and engines beside them are slower than one alone), otherwise the device's own
+    choice. block_dtype: "fp16", "bf16" or "fp32"; None: the model's dtype, but fp16 for the blocks of an fp32 model
+    under a lossy scheme.
     codebook: for scheme klt: a file of `speckv calibrate`, or what Codebook.load made of it; None: the one that comes
     with the package for this model. Where it joins N layers in a record, tokens of a layer are exact until the last
     of the N has them.
@@ -166,24 +167,33 @@ class _Backing:
         if config.scheme == "klt":
             codebook = codebook_for(model_or_config, self.shape, dtype, config.codebook)
         self.span_layers = 1 if codebook is None else codebook.layer_count
-        heads = self.span_layers * self.shape.heads
-        block = BlockShape(config.block_tokens, heads, self.shape.head_dim, dtype)
-        opened: Device = open_device(config.device, config.engines_for(on_cpu))
-        try:
-            tiers = config.tiers_for(block, opened, self.keeps_all)
-        except BaseException:
-            opened.close()
-            raise
-        fingerprint = self.shape.fingerprint(dtype, config.block_tokens)
-        self.system = CXLSpecKVSystem(
-            Geometry(self.shape.layers, self.shape.heads, self.shape.head_dim, dtype, fingerprint),
-            SystemConfig(scheme=config.scheme, block_tokens=config.block_tokens),
-            codebook,
-            device=opened,
-            tiers=tiers,
+        self.system = self._open(
+            dtype, codebook, open_device(config.device, config.engines_for(on_cpu))
         )
         code = 0 if codebook is None else codebook.fingerprint
-        self.prefix_keys = PrefixKeys(f"{fingerprint:x} {code:x} {config.scheme}".encode())
+        salt = f"{self.system.geometry.fingerprint:x} {code:x} {config.scheme}"
+        self.prefix_keys = PrefixKeys(salt.encode())
+
+    def _open(
+        self, dtype: spec.DType, codebook: Codebook | None, device: Device
+    ) -> CXLSpecKVSystem:
+        shape, config = self.shape, self.config
+        block = BlockShape(
+            config.block_tokens, self.span_layers * shape.heads, shape.head_dim, dtype
+        )
+        try:
+            tiers = config.tiers_for(block, device, self.keeps_all)
+        except BaseException:
+            device.close()
+            raise
+        fingerprint = shape.fingerprint(dtype, config.block_tokens)
+        return CXLSpecKVSystem(
+            Geometry(shape.layers, shape.heads, shape.head_dim, dtype, fingerprint),
+            SystemConfig(scheme=config.scheme, block_tokens=config.block_tokens),
+            codebook,
+            device=device,
+            tiers=tiers,
+        )
 
     @property
     def tiers(self) -> TierManager:
@@ -272,7 +282,9 @@ class SpecKVCache(Cache):
         if self.get_seq_length():
             raise ConfigError(f"tell_tokens after {self.get_seq_length()} tokens; reset() first")
         if input_ids.ndim != 2 or input_ids.is_floating_point():
-            raise ConfigError(f"input_ids {tuple(input_ids.shape)} {input_ids.dtype}: not (rows, tokens) of integers")
+            raise ConfigError(
+                f"input_ids {tuple(input_ids.shape)} {input_ids.dtype}: not (rows, tokens) of integers"
+            )
         self._store.prompt.tell(input_ids.cpu().numpy())
 
     @property

@@ -43,26 +43,26 @@ uint64_t LineAllocator::take(uint64_t lines) {
   return first;
 }
 
+// What may fail for want of memory comes before the first change.
 void LineAllocator::give(uint64_t first, uint64_t lines) {
+  if (emptied_.size() == emptied_.capacity()) emptied_.reserve(std::max<size_t>(16, 2 * emptied_.capacity()));
+  const uint64_t end = first + lines;
+  const auto next = by_start_.lower_bound(first);
+  Run before{0, 0}, after{0, 0};  // free neighbours, as (first, lines)
+  if (next != by_start_.begin() && std::prev(next)->first + std::prev(next)->second == first) {
+    before = *std::prev(next);
+  }
+  if (next != by_start_.end() && next->first == end) after = *next;
+  if (end != top_ && before.second == 0 && after.second == 0) add_free(first, lines);
   count_lines(first, lines, false);
-  uint64_t end = first + lines;
-  const auto after = by_start_.lower_bound(first);
-  if (after != by_start_.begin()) {
-    const auto before = std::prev(after);
-    if (before->first + before->second == first) {
-      first = before->first;
-      remove_free(before->first, before->second);
-    }
-  }
-  const auto next = by_start_.find(end);
-  if (next != by_start_.end()) {
-    end += next->second;
-    remove_free(next->first, next->second);
-  }
   if (end == top_) {
-    top_ = first;
-  } else {
-    add_free(first, end - first);
+    top_ = before.second == 0 ? first : before.first;
+    if (before.second != 0) remove_free(before.first, before.second);
+  } else if (before.second != 0) {
+    if (after.second != 0) remove_free(after.first, after.second);
+    change_free(before, Run{before.first, before.second + lines + after.second});
+  } else if (after.second != 0) {
+    change_free(after, Run{first, lines + after.second});
   }
 }
 
@@ -101,6 +101,17 @@ void LineAllocator::add_free(uint64_t first, uint64_t lines) {
 void LineAllocator::remove_free(uint64_t first, uint64_t lines) {
   by_size_.erase({lines, first});
   by_start_.erase(first);
+}
+
+// Reuses the nodes, so that it cannot fail.
+void LineAllocator::change_free(const Run& from, const Run& to) {
+  auto size = by_size_.extract({from.second, from.first});
+  size.value() = {to.second, to.first};
+  by_size_.insert(std::move(size));
+  auto start = by_start_.extract(from.first);
+  start.key() = to.first;
+  start.mapped() = to.second;
+  by_start_.insert(std::move(start));
 }
 
 void LineAllocator::count_lines(uint64_t first, uint64_t lines, bool taken) {

@@ -30,6 +30,7 @@ class LineAllocator {
 
   // First line of a run, or kNone when no run is long enough.
   uint64_t take(uint64_t lines);
+  // std::bad_alloc changes nothing.
   void give(uint64_t first, uint64_t lines);
   // Gives empty frames back.
   void trim();
@@ -48,6 +49,7 @@ class LineAllocator {
   static uint64_t line_bytes();
   void add_free(uint64_t first, uint64_t lines);
   void remove_free(uint64_t first, uint64_t lines);
+  void change_free(const Run& from, const Run& to);  // (first, lines)
   void count_lines(uint64_t first, uint64_t lines, bool taken);
   void give_frames_back(uint64_t first, uint64_t frames);
 

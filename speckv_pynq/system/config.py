@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Final, get_type_hints
+from typing import Any, Final, cast
 
 from speckv_pynq import spec
-from speckv_pynq.config import POLICIES, PoolName, TierConfig
+from speckv_pynq.config import POLICIES, Policy, PoolName, TierConfig
 from speckv_pynq.errors import ConfigError, DependencyMissing
 
 GIB: Final = 1 << 30
@@ -31,28 +33,23 @@ class SystemConfig:
     lease_s: how long an agent may stay silent before it is fenced. ConfigError names a setting out of its range.
     """
 
-    l1_size_gb: float = 12
-    l2_size_gb: float = 3
-    l3_size_gb: float = 128
+    l1_size_gb: float = 12.0
+    l2_size_gb: float = 3.0
+    l3_size_gb: float = 128.0
     prefetch_depth: int = 4
     num_fpga_engines: int = 1
     fpga_clock_mhz: float = 800.0
     device: str = "csim"
     scheme: str = "int4"
     block_tokens: int = spec.BLOCK_TOKENS
-    policy: str = "dense"
+    policy: Policy = "dense"
     share_equal: bool = True
     l3_pool: str = "device"
     lease_s: float = 10.0
 
     def __post_init__(self) -> None:
-        for name, kind in get_type_hints(SystemConfig).items():
-            value = getattr(self, name)
-            allowed = (int, float) if kind is float else (kind,)
-            if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
-                raise ConfigError(f"{name} {value!r} is not {_ARTICLE[kind]}")
-            if kind is float and not math.isfinite(value):
-                raise ConfigError(f"{name} {value} is not finite")
+        for name, kind in _TYPES.items():
+            _check_type(name, kind, getattr(self, name))
         for name, least, most in _RANGES:
             value = getattr(self, name)
             if not least <= value <= most:
@@ -69,8 +66,14 @@ class SystemConfig:
     @property
     def tiers(self) -> TierConfig:
         """The budgets in bytes, and the rest that the tiers go by."""
-        sizes = (int(gb * GIB) for gb in (self.l1_size_gb, self.l2_size_gb, self.l3_size_gb))
-        return TierConfig(*sizes, self.policy, self.share_equal, self.l3_pool)  # type: ignore[arg-type]
+        return TierConfig(
+            int(self.l1_size_gb * GIB),
+            int(self.l2_size_gb * GIB),
+            int(self.l3_size_gb * GIB),
+            self.policy,
+            self.share_equal,
+            self.l3_pool,
+        )
 
     @classmethod
     def load(
@@ -87,6 +90,15 @@ class SystemConfig:
         return replace(config, **_from_environment(env))
 
 
+def _check_type(name: str, kind: type, value: Any) -> None:
+    allowed = (int, float) if kind is float else (kind,)
+    if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
+        raise ConfigError(f"{name} {value!r} is not {_ARTICLE[kind]}")
+    if kind is float and not math.isfinite(cast(float, value)):
+        raise ConfigError(f"{name} {value} is not finite")
+
+
+_TYPES: Final = {field.name: type(field.default) for field in fields(SystemConfig)}
 _ARTICLE: Final = {int: "an int", float: "a number", str: "a string", bool: "a bool"}
 _RANGES: Final = (
     ("l1_size_gb", 0, 1 << 15),
@@ -100,18 +112,16 @@ _RANGES: Final = (
 
 
 def _from_file(path: Path) -> dict[str, Any]:
+    name = "tomllib" if sys.version_info >= (3, 11) else "tomli"
     try:
-        import tomllib
-    except ModuleNotFoundError:  # Python 3.10
-        try:
-            import tomli as tomllib
-        except ModuleNotFoundError:
-            raise DependencyMissing("TOML files need Python 3.11, or: pip install tomli") from None
+        toml: Any = importlib.import_module(name)
+    except ModuleNotFoundError:
+        raise DependencyMissing("TOML files need Python 3.11, or: pip install tomli") from None
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8")).get(TABLE, {})
+        found = toml.loads(path.read_text(encoding="utf-8")).get(TABLE, {})
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (toml.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error
     if not isinstance(found, dict):
         raise ConfigError(f"{path}: {TABLE} is not a table")
@@ -124,7 +134,7 @@ def _from_file(path: Path) -> dict[str, Any]:
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     out: dict[str, Any] = {}
-    for name, kind in get_type_hints(SystemConfig).items():
+    for name, kind in _TYPES.items():
         variable = ENVIRONMENT + name.upper()
         text = environment.get(variable)
         if text is None:

@@ -50,9 +50,7 @@ class Leases:
         return self.directory.register(time.monotonic_ns())
 
     @staticmethod
-    def keys(
-        req_id: npt.ArrayLike, layer: npt.ArrayLike, block: npt.ArrayLike
-    ) -> U64:
+    def keys(req_id: npt.ArrayLike, layer: npt.ArrayLike, block: npt.ArrayLike) -> U64:
         """What an agent acquires for blocks; block: position // block_tokens."""
         return np.unique(lease_keys(block_keys(req_id, layer, block)))
 

@@ -47,11 +47,23 @@ def _lines(stats: SystemStats) -> Iterator[str]:
     )  # fmt: skip
     yield from _metric("speckv_blocks", "gauge", "Blocks held.", [("", tiers.blocks)])
     yield from _metric(
-        "speckv_block_fp16_bytes", "gauge", "What the blocks held would take in FP16.", [("", tiers.block_fp16_bytes)]
+        "speckv_block_fp16_bytes",
+        "gauge",
+        "What the blocks held would take in FP16.",
+        [("", tiers.block_fp16_bytes)],
     )
-    yield from _metric("speckv_record_bytes", "gauge", "Records of those blocks.", [("", tiers.record_bytes)])
-    yield from _metric("speckv_requests", "gauge", "Requests with blocks in the page table.", [("", stats.requests)])
-    yield from _metric("speckv_mapped_blocks", "gauge", "Entries of the page table.", [("", stats.mapped_blocks)])
+    yield from _metric(
+        "speckv_record_bytes", "gauge", "Records of those blocks.", [("", tiers.record_bytes)]
+    )
+    yield from _metric(
+        "speckv_requests",
+        "gauge",
+        "Requests with blocks in the page table.",
+        [("", stats.requests)],
+    )
+    yield from _metric(
+        "speckv_mapped_blocks", "gauge", "Entries of the page table.", [("", stats.mapped_blocks)]
+    )
     yield from _metric("speckv_leases", "gauge", "Leases that agents hold.", [("", stats.leases)])
     yield from _metric("speckv_agents", "gauge", "Agents registered.", [("", stats.agents)])
     yield from _metric(
@@ -63,14 +75,19 @@ def _lines(stats: SystemStats) -> Iterator[str]:
         [('direction="encode"', tiers.bytes_encoded), ('direction="decode"', tiers.bytes_decoded)],
     )  # fmt: skip
     yield from _metric(
-        "speckv_shared_blocks_total", "counter", "Blocks that were held already.", [("", tiers.shared_blocks)]
+        "speckv_shared_blocks_total",
+        "counter",
+        "Blocks that were held already.",
+        [("", tiers.shared_blocks)],
     )
     yield from _metric(
         "speckv_fallback_records_total", "counter", "Records in a plainer scheme than the one asked for.",
         [('scheme="raw"', tiers.raw_fallbacks), ('scheme="int4"', tiers.int4_fallbacks)],
     )  # fmt: skip
     yield from _metric("speckv_recalls_total", "counter", "Leases recalled.", [("", stats.recalls)])
-    yield from _metric("speckv_fenced_agents_total", "counter", "Agents fenced.", [("", stats.fenced_agents)])
+    yield from _metric(
+        "speckv_fenced_agents_total", "counter", "Agents fenced.", [("", stats.fenced_agents)]
+    )
 
 
 def _metric(name: str, kind: str, text: str, samples: list[tuple[str, int]]) -> Iterator[str]:

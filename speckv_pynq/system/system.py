@@ -26,6 +26,7 @@ from speckv_pynq.tiers import StridedKV, TierManager
 from speckv_pynq.tiers.storing import Keys
 
 Array = npt.NDArray[np.generic]
+DEFAULTS = SystemConfig()
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class CXLSpecKVSystem:
     def __init__(
         self,
         geometry: Geometry,
-        config: SystemConfig = SystemConfig(),
+        config: SystemConfig = DEFAULTS,
         codebook: Codebook | None = None,
         *,
         device: Device | None = None,
@@ -109,7 +110,8 @@ class CXLSpecKVSystem:
                     f"{name}: {array.shape} {array.dtype}, not {want} {NUMPY_DTYPES[self.shape.dtype]}"
                 )
         offsets = np.arange(len(blocks)) * self.shape.tokens
-        source = StridedKV.of(*(x.transpose(1, 0, 2)[None] for x in (k, v)), self.shape.dtype)
+        halves = (x.transpose(1, 0, 2)[None] for x in (k, v))
+        source = StridedKV.of(next(halves), next(halves), self.shape.dtype)
         pages = block_keys(req_id, layer, blocks)
         handles = self.tiers.put(
             layer, position + offsets, np.zeros_like(offsets), offsets, source, keys

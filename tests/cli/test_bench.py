@@ -88,3 +88,15 @@ def test_a_child_that_fails_is_one_line(speckv):
     assert ran.code == 2
     assert "head_dim" in ran.err
     assert ran.err.count("\n") == 1
+
+
+def test_tiers(speckv):
+    ran = speckv("bench", "tiers", "--repeats", 1, "--blocks", 16)
+    assert (ran.code, ran.err) == (0, "")
+    figures = ran.figures
+    assert figures["lookups_per_s"] > 1e6  # loose: the machine may be busy
+    assert (
+        0 < figures["access_hit_c_us"] < figures["access_hit_us"] < figures["access_view_us"] < 100
+    )
+    assert figures["fetch_gb_s"] > 0
+    assert figures["codec_gb_s"] > 0

@@ -78,6 +78,10 @@ def python_facts() -> dict[str, int]:
     for i, (*fields, _, _) in enumerate(spec.ADDRESS_VECTORS):
         high, low = pack_address(*fields)
         facts |= {f"address {i} high": high, f"address {i} low": low}
+        facts |= {
+            f"field {i} {n}": v for (n, *_), v in zip(spec.ADDRESS_FIELDS, fields, strict=True)
+        }
+        facts[f"field {i} valid"] = 1
     return facts
 
 
@@ -91,6 +95,10 @@ def c_expression(name: str) -> str:
         return f"speckv_pack_address({v}.req_id, {v}.layer, {v}.head, {v}.pos, {v}.kind).{word}"
     if name.startswith("table["):
         return name
+    if name.startswith("field "):
+        _, i, field = name.split()
+        words = f"vectors[{i}].high" + ("" if field == "valid" else f", vectors[{i}].low")
+        return f"speckv_address_{field}({words})"
     if "." in name:
         struct, field = name.split(".")
         return f"offsetof(struct speckv_{struct}, {field})"

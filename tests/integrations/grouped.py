@@ -10,10 +10,11 @@ import pytest
 from speckv_pynq import spec
 from speckv_pynq.block import BlockShape
 from speckv_pynq.codebook import Codebook
+from speckv_pynq.device import Device
 from speckv_pynq.integrations import transformers
 from speckv_pynq.integrations._rope import Rope
 from speckv_pynq.integrations.transformers import CacheConfig, SpecKVCache
-from speckv_pynq.tiers import TierManager
+from speckv_pynq.system import CXLSpecKVSystem, Geometry, SystemConfig
 from tests.codebooks import Shape, random_codebook
 
 
@@ -34,9 +35,18 @@ def codebook(config: Any, group: int, seed: int = 0) -> Codebook:
 class _RawBacking(transformers._Backing):
     """Groups layers as its codebook says, but keeps blocks as they are."""
 
-    def _open_tiers(self, block: BlockShape, codebook: Codebook | None) -> TierManager:
-        config = self.config.tiers_for(block, self.device, self.keeps_all)
-        return TierManager(self.device, block, spec.Scheme.RAW, config, layers=self.shape.layers)
+    def _open(
+        self, dtype: spec.DType, codebook: Codebook | None, device: Device
+    ) -> CXLSpecKVSystem:
+        shape, config = self.shape, self.config
+        heads = self.span_layers * shape.heads
+        block = BlockShape(config.block_tokens, heads, shape.head_dim, dtype)
+        return CXLSpecKVSystem(
+            Geometry(shape.layers, heads, shape.head_dim, dtype),
+            SystemConfig(scheme="raw", block_tokens=config.block_tokens),
+            device=device,
+            tiers=config.tiers_for(block, device, self.keeps_all),
+        )
 
 
 def raw_groups(
