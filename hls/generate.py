@@ -14,6 +14,7 @@ from typing import Any
 import jinja2
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from coherence import transitions_of
 from report import Block, report
 
 if sys.version_info >= (3, 11):
@@ -24,7 +25,22 @@ else:
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 TYPES = {"u8": 1, "u16": 2, "u32": 4, "u64": 8}
-STRUCTS = ("record_header", "descriptor", "completion", "codebook_header")
+STRUCTS = (
+    "record_header",
+    "descriptor",
+    "completion",
+    "codebook_header",
+    "command",
+    "command_completion",
+)
+# The driver's ring: value groups of the spec -> the prefix of their names.
+RING_GROUPS = {
+    "opcodes": "opcode",
+    "moves": "move",
+    "command_flags": "command_flag",
+    "parameters": "parameter",
+    "command_status": "command_status",
+}
 
 # template -> output, relative to the repository; "{kernel}" makes one output a kernel
 OUTPUTS = {
@@ -100,8 +116,7 @@ def arguments_of(kernel: dict[str, Any]) -> list[Argument]:
 def abi_id(spec: dict[str, Any]) -> int:
     """First 8 bytes (big-endian) of SHA-256 over what library, overlay and runtime must share."""
     shared = {
-        key: spec[key]
-        for key in ("descriptor", "completion", "codebook_header", "status", "kernels", "address")
+        key: spec[key] for key in (*STRUCTS[1:], *RING_GROUPS, "status", "kernels", "address")
     }
     text = json.dumps(shared, sort_keys=True, separators=(",", ":"))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
@@ -140,12 +155,15 @@ def context(spec: dict[str, Any]) -> dict[str, Any]:
         **spec,
         "kernel_params": spec["kernel"],
         "groups": {name: spec[name] for name in ("schemes", "dtypes", "kinds", "flags", "status")},
+        "ring_groups": {prefix: spec[name] for name, prefix in RING_GROUPS.items()},
         "structs": {name: (spec[name]["size"], fields_of(spec[name], name)) for name in STRUCTS},
         "abi_id": abi_id(spec),
         "address_fields": address,
         "address_bits": shift,
         "kernels": kernels,
         "lossless_tables": tables["frequencies"],
+        "directory_table": transitions_of(spec["coherence"]),
+        "directory_states": [name for name, _ in spec["coherence"]["states"]],
     }
 
 
@@ -162,6 +180,8 @@ def render(spec: dict[str, Any]) -> dict[Path, str]:
     env.filters["starts"] = starts
     env.filters["hexu"] = lambda value: f"0x{value:X}u"
     env.filters["pytuple"] = lambda value: tuple(value) if isinstance(value, list) else value
+    action_bits = {name: 1 << i for i, (name, _) in enumerate(spec["coherence"]["actions"])}
+    env.filters["action_bit"] = action_bits.__getitem__
     ctx = context(spec)
     out = {}
     for template, target in OUTPUTS.items():

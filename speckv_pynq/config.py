@@ -10,6 +10,43 @@ from speckv_pynq.errors import ConfigError
 Policy = Literal["dense", "lru"]
 POLICIES: Final[tuple[str, ...]] = get_args(Policy)
 MAX_TIER_BYTES: Final = 1 << 46  # what a block's 40-bit line number reaches
+# Kinds of pool memory, and what stands behind the colon; docs/pools.md says which is good for what.
+POOLS: Final = {
+    "device": ("",),
+    "memory": ("", "thp", "huge"),
+    "numa": "NODE",
+    "dax": "DEVICE",
+    "file": "DIRECTORY",
+    "fpga": "BANK",
+}
+
+
+@dataclass(frozen=True)
+class PoolName:
+    """A pool as a setting: `kind` or `kind:place`, as in "memory:huge", "numa:1", "file:/mnt/nvme"."""
+
+    kind: str
+    place: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> PoolName:
+        """ConfigError names what is allowed."""
+        if not isinstance(text, str):
+            raise ConfigError(f"pool {text!r} is not a string")
+        kind, _, place = text.partition(":")
+        if kind not in POOLS:
+            raise ConfigError(f"pool {text!r} is not one of {', '.join(POOLS)}")
+        places = POOLS[kind]
+        if isinstance(places, tuple):
+            if place not in places:
+                allowed = " or ".join(str(cls(kind, one)) for one in places)
+                raise ConfigError(f"pool {text!r} should be {allowed}")
+        elif not place or (kind == "numa" and not (place.isascii() and place.isdigit())):
+            raise ConfigError(f"pool {text!r} should be {kind}:{places}")
+        return cls(kind, place)
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.place}" if self.place else self.kind
 
 
 @dataclass(frozen=True)
@@ -20,12 +57,16 @@ class TierConfig:
     up early. l3_bytes: records. Memory is taken as it is used: a large budget costs nothing.
     policy: "dense" keeps the first blocks that fit and streams the rest, for attention that reads
     every block each step; "lru" keeps the last ones used, for access that comes back to few.
+    share_equal: blocks whose records are equal are held once; costs a hash of each record.
+    l3_pool: the memory of L3, a PoolName; kinds other than device and fpga are for csim alone.
     """
 
     l1_bytes: int
     l2_bytes: int
     l3_bytes: int
     policy: Policy = "dense"
+    share_equal: bool = False
+    l3_pool: str = "device"
 
     def __post_init__(self) -> None:
         for name, least in (("l1_bytes", 0), ("l2_bytes", 1), ("l3_bytes", 1)):
@@ -36,3 +77,4 @@ class TierConfig:
                 raise ConfigError(f"{name} {value} is not within {least}..{MAX_TIER_BYTES - 1}")
         if self.policy not in POLICIES:
             raise ConfigError(f"policy {self.policy!r} is not one of {', '.join(POLICIES)}")
+        PoolName.parse(self.l3_pool)

@@ -65,9 +65,49 @@ class DeviceBufferError(DeviceError):
     """A buffer is not device memory, is freed, or is too small."""
 
 
+class PoolError(SpeckvError, OSError):
+    """The system refuses the memory that a pool is to be made of, or lacks it."""
+
+
+class StoreError(SpeckvError, OSError):
+    """A file store could not read or write, or is closed; what was reported stored stays so."""
+
+
+class StoreLocked(StoreError):
+    """Another process, or another object of this one, has the file store open."""
+
+
+class StoreFormatError(StoreError, ValueError):
+    """Files of a store that are foreign, newer than this package, or damaged as a whole."""
+
+
+class CommandError(DeviceError, ValueError):
+    """A command is malformed; nothing of its batch was taken."""
+
+
+class CommandCancelled(DeviceError):
+    """A command ended before its work was done: cancelled, superseded, or its driver closed."""
+
+
+class RingFull(DeviceError):
+    """The driver holds as many commands, completions not read included, as it has slots."""
+
+
 class StaleHandle(SpeckvError, LookupError):
     """A block handle was released before, or never given out."""
 
 
+class NotStored(SpeckvError, LookupError):
+    """No block is stored at an address."""
+
+
 class PoolFull(SpeckvError, MemoryError):
     """A tier's byte budget does not hold what was asked for."""
+
+
+class Fenced(SpeckvError, RuntimeError):
+    """An agent was silent, or left a recall unanswered, past its deadline: its leases are gone."""
+
+
+class LeaseError(SpeckvError, LookupError):
+    """An agent has no lease on a block, or none that allows what it asked for."""

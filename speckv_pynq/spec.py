@@ -9,7 +9,7 @@ import numpy as np
 
 FORMAT_VERSION: Final = 1
 MAGIC: Final = 0x564B5053
-ABI_ID: Final = 0x0D26D934D3638DDD
+ABI_ID: Final = 0xA4B4743F4796C4E3
 
 AXI_BITS: Final = 512
 LINE_BYTES: Final = 64
@@ -34,6 +34,7 @@ KLT_MAC_TOKENS: Final = 8
 KLT_ROTATION_BITS: Final = 14
 CODEBOOK_MAGIC: Final = 1129009235
 CODEBOOK_VERSION: Final = 1
+RING_SLOTS: Final = 256
 
 
 class Scheme(IntEnum):
@@ -92,6 +93,214 @@ class Status(IntEnum):
     BAD_FLAGS = 18
 
 
+class Opcode(IntEnum):
+    """Commands of the driver."""
+
+    DMA_BATCH = 1
+    PREFETCH = 2
+    SET_PARAM = 3
+    POLL_DONE = 4
+
+
+class Move(IntEnum):
+    """Which way a command moves blocks."""
+
+    COMPRESS = 0
+    DECOMPRESS = 1
+
+
+class CommandFlag(IntFlag):
+    """Bits of a command's flags."""
+
+    DEFAULT_SCHEME = 1
+
+
+class Parameter(IntEnum):
+    """Parameters of the driver."""
+
+    PREFETCH_DEPTH = 1
+    COMPRESSION_SCHEME = 2
+    RUNS_IN_FLIGHT = 3
+    PREFETCH_SLICE = 4
+    COMMAND_TIMEOUT_US = 5
+
+
+class CommandStatus(IntEnum):
+    """How a command ended."""
+
+    OK = 0
+    FAILED_BLOCKS = 1
+    CANCELLED = 2
+    SUPERSEDED = 3
+    DEVICE_TIMEOUT = 4
+    DEVICE_ERROR = 5
+    ABI_MISMATCH = 6
+    BAD_BUFFER = 7
+    FENCED = 8
+    CLOSED = 9
+
+
+class DirectoryState(IntEnum):
+    """What the home of a block knows of it; the tables of docs/coherence.md say more."""
+
+    INVALID = 0  # I: no agent holds the block; the pool's copy is the only one
+    SHARED = 1  # S: one agent or more may read; the pool's copy is current
+    EXCLUSIVE = 2  # E: one agent may read, known to be alone; the pool's copy is current
+    MODIFIED = 3  # M: one agent may write; the pool's copy may be old
+    ACKS_PENDING = 4  # S to M: readers are recalled, a writer waits for them
+    DOWNGRADE_PENDING = 5  # M to S: the writer is recalled, a reader waits for its write-back
+    HANDOVER_PENDING = 6  # M to M: the writer is recalled, another writer waits for its write-back
+
+
+class DirectoryEvent(IntEnum):
+    """What happens to a block at its home."""
+
+    GET_SHARED = 0  # an agent that does not hold the block asks to read
+    GET_MODIFIED = 1  # an agent that does not hold the block asks to write
+    UPGRADE = 2  # an agent that holds it for reading asks to write; others hold it too
+    UPGRADE_LAST = 3  # the same; no other holds it
+    PUT_CLEAN = 4  # a holder gives its lease up and has modified nothing since its last write-back
+    PUT_CLEAN_LAST = 5  # the same; no other holds it
+    ACK = 6  # a holder has invalidated its copy because it was recalled (the recall may be withdrawn by now)
+    ACK_LAST = 7  # the same; no other holds it
+    PUT_DIRTY = 8  # the writer has written its modifications back and gives its lease up
+    WRITE_BACK = 9  # the writer has written its modifications back and reads on
+    FENCE = 10  # a holder is fenced: its deadline is over, or it is known to be gone
+    FENCE_LAST = 11  # the same; no other holds it
+    CANCEL = 12  # the waiting agent waits no longer, or is fenced
+
+
+class DirectoryAction(IntFlag):
+    """What the home does on an event."""
+
+    GRANT = 1  # the asking agent holds the block
+    RECALL = 2  # the holders but the asking agent are recalled; the asking agent waits
+    BUSY = 4  # nothing changes: another agent waits; ask again
+    DROP = 8  # the agent holds the block no longer
+    STORE = 16  # the pool's copy is the one that the agent wrote back
+    SERVE = 32  # the waiting agent holds the block and waits no longer
+    LOST = 64  # modifications may be lost, which is reported
+    FORGET = 128  # nobody waits any longer, the recall is withdrawn
+
+
+class DirectoryTransition(NamedTuple):
+    """A cell of the coherence table; an illegal one has no next state of its own and no actions."""
+
+    legal: bool
+    next: DirectoryState
+    actions: DirectoryAction
+
+
+MAX_AGENTS: Final = 64
+
+# [DirectoryState][DirectoryEvent]
+DIRECTORY_TABLE: Final = (
+    (  # invalid
+        DirectoryTransition(True, DirectoryState(2), DirectoryAction(1)),  # get_shared
+        DirectoryTransition(True, DirectoryState(3), DirectoryAction(1)),  # get_modified
+        DirectoryTransition(False, DirectoryState(0), DirectoryAction(0)),  # upgrade
+        DirectoryTransition(False, DirectoryState(0), DirectoryAction(0)),  # upgrade_last
+        DirectoryTransition(False, DirectoryState(0), DirectoryAction(0)),  # put_clean
+        DirectoryTransition(False, DirectoryState(0), DirectoryAction(0)),  # put_clean_last
+        DirectoryTransition(False, DirectoryState(0), DirectoryAction(0)),  # ack
+        DirectoryTransition(False, DirectoryState(0), DirectoryAction(0)),  # ack_last
+        DirectoryTransition(False, DirectoryState(0), DirectoryAction(0)),  # put_dirty
+        DirectoryTransition(False, DirectoryState(0), DirectoryAction(0)),  # write_back
+        DirectoryTransition(False, DirectoryState(0), DirectoryAction(0)),  # fence
+        DirectoryTransition(False, DirectoryState(0), DirectoryAction(0)),  # fence_last
+        DirectoryTransition(False, DirectoryState(0), DirectoryAction(0)),  # cancel
+    ),
+    (  # shared
+        DirectoryTransition(True, DirectoryState(1), DirectoryAction(1)),  # get_shared
+        DirectoryTransition(True, DirectoryState(4), DirectoryAction(2)),  # get_modified
+        DirectoryTransition(True, DirectoryState(4), DirectoryAction(2)),  # upgrade
+        DirectoryTransition(True, DirectoryState(3), DirectoryAction(1)),  # upgrade_last
+        DirectoryTransition(True, DirectoryState(1), DirectoryAction(8)),  # put_clean
+        DirectoryTransition(True, DirectoryState(0), DirectoryAction(8)),  # put_clean_last
+        DirectoryTransition(True, DirectoryState(1), DirectoryAction(8)),  # ack
+        DirectoryTransition(True, DirectoryState(0), DirectoryAction(8)),  # ack_last
+        DirectoryTransition(False, DirectoryState(1), DirectoryAction(0)),  # put_dirty
+        DirectoryTransition(False, DirectoryState(1), DirectoryAction(0)),  # write_back
+        DirectoryTransition(True, DirectoryState(1), DirectoryAction(8)),  # fence
+        DirectoryTransition(True, DirectoryState(0), DirectoryAction(8)),  # fence_last
+        DirectoryTransition(False, DirectoryState(1), DirectoryAction(0)),  # cancel
+    ),
+    (  # exclusive
+        DirectoryTransition(True, DirectoryState(1), DirectoryAction(1)),  # get_shared
+        DirectoryTransition(True, DirectoryState(4), DirectoryAction(2)),  # get_modified
+        DirectoryTransition(False, DirectoryState(2), DirectoryAction(0)),  # upgrade
+        DirectoryTransition(True, DirectoryState(3), DirectoryAction(1)),  # upgrade_last
+        DirectoryTransition(False, DirectoryState(2), DirectoryAction(0)),  # put_clean
+        DirectoryTransition(True, DirectoryState(0), DirectoryAction(8)),  # put_clean_last
+        DirectoryTransition(False, DirectoryState(2), DirectoryAction(0)),  # ack
+        DirectoryTransition(True, DirectoryState(0), DirectoryAction(8)),  # ack_last
+        DirectoryTransition(False, DirectoryState(2), DirectoryAction(0)),  # put_dirty
+        DirectoryTransition(False, DirectoryState(2), DirectoryAction(0)),  # write_back
+        DirectoryTransition(False, DirectoryState(2), DirectoryAction(0)),  # fence
+        DirectoryTransition(True, DirectoryState(0), DirectoryAction(8)),  # fence_last
+        DirectoryTransition(False, DirectoryState(2), DirectoryAction(0)),  # cancel
+    ),
+    (  # modified
+        DirectoryTransition(True, DirectoryState(5), DirectoryAction(2)),  # get_shared
+        DirectoryTransition(True, DirectoryState(6), DirectoryAction(2)),  # get_modified
+        DirectoryTransition(False, DirectoryState(3), DirectoryAction(0)),  # upgrade
+        DirectoryTransition(False, DirectoryState(3), DirectoryAction(0)),  # upgrade_last
+        DirectoryTransition(False, DirectoryState(3), DirectoryAction(0)),  # put_clean
+        DirectoryTransition(True, DirectoryState(0), DirectoryAction(8)),  # put_clean_last
+        DirectoryTransition(False, DirectoryState(3), DirectoryAction(0)),  # ack
+        DirectoryTransition(True, DirectoryState(0), DirectoryAction(8)),  # ack_last
+        DirectoryTransition(True, DirectoryState(0), DirectoryAction(24)),  # put_dirty
+        DirectoryTransition(True, DirectoryState(2), DirectoryAction(16)),  # write_back
+        DirectoryTransition(False, DirectoryState(3), DirectoryAction(0)),  # fence
+        DirectoryTransition(True, DirectoryState(0), DirectoryAction(72)),  # fence_last
+        DirectoryTransition(False, DirectoryState(3), DirectoryAction(0)),  # cancel
+    ),
+    (  # acks_pending
+        DirectoryTransition(True, DirectoryState(4), DirectoryAction(4)),  # get_shared
+        DirectoryTransition(True, DirectoryState(4), DirectoryAction(4)),  # get_modified
+        DirectoryTransition(True, DirectoryState(4), DirectoryAction(4)),  # upgrade
+        DirectoryTransition(True, DirectoryState(4), DirectoryAction(4)),  # upgrade_last
+        DirectoryTransition(True, DirectoryState(4), DirectoryAction(8)),  # put_clean
+        DirectoryTransition(True, DirectoryState(3), DirectoryAction(40)),  # put_clean_last
+        DirectoryTransition(True, DirectoryState(4), DirectoryAction(8)),  # ack
+        DirectoryTransition(True, DirectoryState(3), DirectoryAction(40)),  # ack_last
+        DirectoryTransition(False, DirectoryState(4), DirectoryAction(0)),  # put_dirty
+        DirectoryTransition(False, DirectoryState(4), DirectoryAction(0)),  # write_back
+        DirectoryTransition(True, DirectoryState(4), DirectoryAction(8)),  # fence
+        DirectoryTransition(True, DirectoryState(3), DirectoryAction(40)),  # fence_last
+        DirectoryTransition(True, DirectoryState(1), DirectoryAction(128)),  # cancel
+    ),
+    (  # downgrade_pending
+        DirectoryTransition(True, DirectoryState(5), DirectoryAction(4)),  # get_shared
+        DirectoryTransition(True, DirectoryState(5), DirectoryAction(4)),  # get_modified
+        DirectoryTransition(False, DirectoryState(5), DirectoryAction(0)),  # upgrade
+        DirectoryTransition(False, DirectoryState(5), DirectoryAction(0)),  # upgrade_last
+        DirectoryTransition(False, DirectoryState(5), DirectoryAction(0)),  # put_clean
+        DirectoryTransition(True, DirectoryState(2), DirectoryAction(40)),  # put_clean_last
+        DirectoryTransition(False, DirectoryState(5), DirectoryAction(0)),  # ack
+        DirectoryTransition(True, DirectoryState(2), DirectoryAction(40)),  # ack_last
+        DirectoryTransition(True, DirectoryState(2), DirectoryAction(56)),  # put_dirty
+        DirectoryTransition(True, DirectoryState(1), DirectoryAction(48)),  # write_back
+        DirectoryTransition(False, DirectoryState(5), DirectoryAction(0)),  # fence
+        DirectoryTransition(True, DirectoryState(2), DirectoryAction(104)),  # fence_last
+        DirectoryTransition(True, DirectoryState(3), DirectoryAction(128)),  # cancel
+    ),
+    (  # handover_pending
+        DirectoryTransition(True, DirectoryState(6), DirectoryAction(4)),  # get_shared
+        DirectoryTransition(True, DirectoryState(6), DirectoryAction(4)),  # get_modified
+        DirectoryTransition(False, DirectoryState(6), DirectoryAction(0)),  # upgrade
+        DirectoryTransition(False, DirectoryState(6), DirectoryAction(0)),  # upgrade_last
+        DirectoryTransition(False, DirectoryState(6), DirectoryAction(0)),  # put_clean
+        DirectoryTransition(True, DirectoryState(3), DirectoryAction(40)),  # put_clean_last
+        DirectoryTransition(False, DirectoryState(6), DirectoryAction(0)),  # ack
+        DirectoryTransition(True, DirectoryState(3), DirectoryAction(40)),  # ack_last
+        DirectoryTransition(True, DirectoryState(3), DirectoryAction(56)),  # put_dirty
+        DirectoryTransition(True, DirectoryState(4), DirectoryAction(16)),  # write_back
+        DirectoryTransition(False, DirectoryState(6), DirectoryAction(0)),  # fence
+        DirectoryTransition(True, DirectoryState(3), DirectoryAction(104)),  # fence_last
+        DirectoryTransition(True, DirectoryState(3), DirectoryAction(128)),  # cancel
+    ),
+)
 DTYPE_BYTES: Final = {DType.FP16: 2, DType.BF16: 2, DType.FP32: 4}
 
 RECORD_HEADER: Final = np.dtype(
@@ -255,6 +464,86 @@ CODEBOOK_HEADER: Final = np.dtype(
             "<u8",
         ],
         "offsets": [0, 4, 6, 8, 16, 20, 24, 28, 30, 32, 34, 36, 38, 39, 40, 41, 42, 44, 48, 56],
+        "itemsize": 64,
+    }
+)
+COMMAND: Final = np.dtype(
+    {
+        "names": [
+            "tag",
+            "opcode",
+            "move",
+            "flags",
+            "owner",
+            "source",
+            "target",
+            "codebooks",
+            "descriptors",
+            "descriptors_line",
+            "count",
+            "results",
+            "results_line",
+            "timeout_us",
+            "param",
+            "value",
+        ],
+        "formats": [
+            "<u8",
+            "<u2",
+            "<u1",
+            "<u1",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u8",
+        ],
+        "offsets": [0, 8, 10, 11, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52, 56],
+        "itemsize": 64,
+    }
+)
+COMMAND_COMPLETION: Final = np.dtype(
+    {
+        "names": [
+            "tag",
+            "bytes",
+            "owner",
+            "status",
+            "opcode",
+            "blocks",
+            "failed",
+            "first_failed",
+            "value",
+            "limit",
+            "block_status",
+            "reserved0",
+            "duration_ns",
+            "reserved1",
+        ],
+        "formats": [
+            "<u8",
+            "<u8",
+            "<u4",
+            "<u2",
+            "<u2",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u2",
+            "<u2",
+            "<u8",
+            "<u8",
+        ],
+        "offsets": [0, 8, 16, 20, 22, 24, 28, 32, 36, 40, 44, 46, 48, 56],
         "itemsize": 64,
     }
 )

@@ -7,8 +7,9 @@ namespace {
 
 using namespace speckv;
 
-SPECKV_CLONES Verdict symbols_of(const Geometry& g, const ap_uint<512>* image, const Unit& u, uint64_t params,
-                                 uint32_t bytes, const uint8_t payload[][BEAT_BYTES], KltDecodeWork& w) {
+SPECKV_WIDE_CLONES Verdict symbols_of(const Geometry& g, const ap_uint<512>* image, const Unit& u,
+                                      uint64_t params, uint32_t bytes, const uint8_t payload[][BEAT_BYTES],
+                                      KltDecodeWork& w) {
   const uint32_t table_set = uint32_t(params >> 48), words = uint32_t(params);
   if (table_set >= TABLE_SETS) return wrong(SPECKV_STATUS_BAD_PAYLOAD, table_set, TABLE_SETS - 1);
   if (STATE_BYTES + 2 * uint64_t(words) > bytes) return wrong(SPECKV_STATUS_BAD_PAYLOAD, words, bytes);
@@ -49,28 +50,40 @@ int32_t speckv_csim_klt_symbols(const void* records, uint64_t records_bytes, con
   return SPECKV_STATUS_OK;
 }
 
-#if defined(SPECKV_HAS_CLONES) && defined(__GNUC__)
+#ifdef SPECKV_HAS_CLONES
 namespace {
 
 // Independent 16-bit multiply-adds on registers: nothing but the multipliers limits it.
-__attribute__((target("avx2"))) void multiply_adds(uint64_t rounds) {
-  for (uint64_t i = 0; i < rounds; ++i) {
-    __asm__ volatile(
-        "vpmaddwd %%ymm0, %%ymm1, %%ymm2\n\tvpmaddwd %%ymm0, %%ymm1, %%ymm3\n\t"
-        "vpmaddwd %%ymm0, %%ymm1, %%ymm4\n\tvpmaddwd %%ymm0, %%ymm1, %%ymm5\n\t"
-        "vpmaddwd %%ymm0, %%ymm1, %%ymm6\n\tvpmaddwd %%ymm0, %%ymm1, %%ymm7\n\t"
-        "vpmaddwd %%ymm0, %%ymm1, %%ymm8\n\tvpmaddwd %%ymm0, %%ymm1, %%ymm9"
-        :
-        :
-        : "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9");
-  }
+// clang-format off
+#define SPECKV_MADD(reg, to) "vpmaddwd %%" reg "0, %%" reg "1, %%" reg to "\n\t"
+#define SPECKV_EIGHT(reg)                                                                 \
+  SPECKV_MADD(reg, "2")                                                                   \
+  SPECKV_MADD(reg, "3") SPECKV_MADD(reg, "4") SPECKV_MADD(reg, "5") SPECKV_MADD(reg, "6") \
+      SPECKV_MADD(reg, "7") SPECKV_MADD(reg, "8") SPECKV_MADD(reg, "9")
+#define SPECKV_CLOBBERS "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9"
+// clang-format on
+
+__attribute__((target("avx2"))) void multiply_adds_avx2(uint64_t rounds) {
+  for (uint64_t i = 0; i < rounds; ++i) __asm__ volatile(SPECKV_EIGHT("ymm") : : : SPECKV_CLOBBERS);
 }
+
+#ifdef SPECKV_HAS_WIDE_CLONES
+__attribute__((target("avx512bw"))) void multiply_adds_avx512(uint64_t rounds) {
+  for (uint64_t i = 0; i < rounds; ++i) __asm__ volatile(SPECKV_EIGHT("zmm") : : : SPECKV_CLOBBERS);
+}
+#endif
 
 }  // namespace
 
 uint64_t speckv_csim_multiply_adds(uint64_t rounds) noexcept {
+#ifdef SPECKV_HAS_WIDE_CLONES
+  if (__builtin_cpu_supports("avx512bw")) {
+    multiply_adds_avx512(rounds);
+    return rounds * 8 * 32;
+  }
+#endif
   if (!__builtin_cpu_supports("avx2")) return 0;
-  multiply_adds(rounds);
+  multiply_adds_avx2(rounds);
   return rounds * 8 * 16;
 }
 #else

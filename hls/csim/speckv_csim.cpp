@@ -99,6 +99,9 @@ const char* speckv_csim_build_info(void) noexcept {
 #elif defined(__aarch64__)
   return SPECKV_COMPILER ", neon";
 #elif defined(SPECKV_HAS_CLONES)
+#ifdef SPECKV_HAS_WIDE_CLONES
+  if (__builtin_cpu_supports("x86-64-v4")) return SPECKV_COMPILER ", avx512";
+#endif
   return __builtin_cpu_supports("avx2") ? SPECKV_COMPILER ", avx2" : SPECKV_COMPILER ", generic";
 #else
   return SPECKV_COMPILER ", generic";

@@ -2,7 +2,7 @@
 package speckv_pkg;
   localparam int unsigned FormatVersion = 1;
   localparam logic [31:0] Magic = 32'h564B5053;
-  localparam logic [63:0] AbiId = 64'h0D26D934D3638DDD;
+  localparam logic [63:0] AbiId = 64'hA4B4743F4796C4E3;
 
   localparam int unsigned AxiBits = 512;
   localparam int unsigned LineBytes = 64;
@@ -25,6 +25,7 @@ package speckv_pkg;
   localparam int unsigned KltRotationBits = 14;
   localparam int unsigned CodebookMagic = 1129009235;
   localparam int unsigned CodebookVersion = 1;
+  localparam int unsigned RingSlots = 256;
 
   localparam logic [7:0] SchemeRaw = 8'd0;
   localparam logic [7:0] SchemeInt8DeltaRle = 8'd1;
@@ -61,6 +62,33 @@ package speckv_pkg;
   localparam logic [15:0] StatusBadCrc = 16'd16;
   localparam logic [15:0] StatusBadPayload = 16'd17;
   localparam logic [15:0] StatusBadFlags = 16'd18;
+
+  localparam logic [15:0] OpcodeDmaBatch = 16'd1;
+  localparam logic [15:0] OpcodePrefetch = 16'd2;
+  localparam logic [15:0] OpcodeSetParam = 16'd3;
+  localparam logic [15:0] OpcodePollDone = 16'd4;
+
+  localparam logic [15:0] MoveCompress = 16'd0;
+  localparam logic [15:0] MoveDecompress = 16'd1;
+
+  localparam logic [15:0] CommandFlagDefaultScheme = 16'd1;
+
+  localparam logic [15:0] ParameterPrefetchDepth = 16'd1;
+  localparam logic [15:0] ParameterCompressionScheme = 16'd2;
+  localparam logic [15:0] ParameterRunsInFlight = 16'd3;
+  localparam logic [15:0] ParameterPrefetchSlice = 16'd4;
+  localparam logic [15:0] ParameterCommandTimeoutUs = 16'd5;
+
+  localparam logic [15:0] CommandStatusOk = 16'd0;
+  localparam logic [15:0] CommandStatusFailedBlocks = 16'd1;
+  localparam logic [15:0] CommandStatusCancelled = 16'd2;
+  localparam logic [15:0] CommandStatusSuperseded = 16'd3;
+  localparam logic [15:0] CommandStatusDeviceTimeout = 16'd4;
+  localparam logic [15:0] CommandStatusDeviceError = 16'd5;
+  localparam logic [15:0] CommandStatusAbiMismatch = 16'd6;
+  localparam logic [15:0] CommandStatusBadBuffer = 16'd7;
+  localparam logic [15:0] CommandStatusFenced = 16'd8;
+  localparam logic [15:0] CommandStatusClosed = 16'd9;
 
   // Packed most significant field first, so the last field in memory stands first here.
   typedef struct packed {
@@ -148,6 +176,48 @@ package speckv_pkg;
   localparam int unsigned CodebookHeaderBytes = 64;
   localparam bit CodebookHeaderSizeOk = 1'(1 / int'($bits(codebook_header_t) == 8 * 64));
 
+  // Packed most significant field first, so the last field in memory stands first here.
+  typedef struct packed {
+    logic [63:0] value;
+    logic [31:0] param;
+    logic [31:0] timeout_us;
+    logic [31:0] results_line;
+    logic [31:0] results;
+    logic [31:0] count;
+    logic [31:0] descriptors_line;
+    logic [31:0] descriptors;
+    logic [31:0] codebooks;
+    logic [31:0] target;
+    logic [31:0] source;
+    logic [31:0] owner;
+    logic [7:0] flags;
+    logic [7:0] move;
+    logic [15:0] opcode;
+    logic [63:0] tag;
+  } command_t;
+  localparam int unsigned CommandBytes = 64;
+  localparam bit CommandSizeOk = 1'(1 / int'($bits(command_t) == 8 * 64));
+
+  // Packed most significant field first, so the last field in memory stands first here.
+  typedef struct packed {
+    logic [63:0] reserved1;
+    logic [63:0] duration_ns;
+    logic [15:0] reserved0;
+    logic [15:0] block_status;
+    logic [31:0] limit;
+    logic [31:0] value;
+    logic [31:0] first_failed;
+    logic [31:0] failed;
+    logic [31:0] blocks;
+    logic [15:0] opcode;
+    logic [15:0] status;
+    logic [31:0] owner;
+    logic [63:0] bytes;
+    logic [63:0] tag;
+  } command_completion_t;
+  localparam int unsigned CommandCompletionBytes = 64;
+  localparam bit CommandCompletionSizeOk = 1'(1 / int'($bits(command_completion_t) == 8 * 64));
+
   localparam int unsigned AddressBits = 89;
   typedef struct packed {
     logic [31:0] req_id;
@@ -180,5 +250,158 @@ package speckv_pkg;
     {64'h0, 64'h2 },
     {64'h0, 64'h1 },
     {64'h0, 64'h0 }
+  };
+
+  // Coherence of blocks: what their home does. docs/coherence.md
+  localparam int unsigned MaxAgents = 64;
+  typedef enum logic [2:0] {
+    DirectoryStateInvalid = 3'd0,  // I: no agent holds the block; the pool's copy is the only one
+    DirectoryStateShared = 3'd1,  // S: one agent or more may read; the pool's copy is current
+    DirectoryStateExclusive = 3'd2,  // E: one agent may read, known to be alone; the pool's copy is current
+    DirectoryStateModified = 3'd3,  // M: one agent may write; the pool's copy may be old
+    DirectoryStateAcksPending = 3'd4,  // S to M: readers are recalled, a writer waits for them
+    DirectoryStateDowngradePending = 3'd5,  // M to S: the writer is recalled, a reader waits for its write-back
+    DirectoryStateHandoverPending = 3'd6  // M to M: the writer is recalled, another writer waits for its write-back
+  } directory_state_e;
+  localparam int unsigned DirectoryStates = 7;
+  typedef enum logic [3:0] {
+    DirectoryEventGetShared = 4'd0,  // an agent that does not hold the block asks to read
+    DirectoryEventGetModified = 4'd1,  // an agent that does not hold the block asks to write
+    DirectoryEventUpgrade = 4'd2,  // an agent that holds it for reading asks to write; others hold it too
+    DirectoryEventUpgradeLast = 4'd3,  // the same; no other holds it
+    DirectoryEventPutClean = 4'd4,  // a holder gives its lease up and has modified nothing since its last write-back
+    DirectoryEventPutCleanLast = 4'd5,  // the same; no other holds it
+    DirectoryEventAck = 4'd6,  // a holder has invalidated its copy because it was recalled (the recall may be withdrawn by now)
+    DirectoryEventAckLast = 4'd7,  // the same; no other holds it
+    DirectoryEventPutDirty = 4'd8,  // the writer has written its modifications back and gives its lease up
+    DirectoryEventWriteBack = 4'd9,  // the writer has written its modifications back and reads on
+    DirectoryEventFence = 4'd10,  // a holder is fenced: its deadline is over, or it is known to be gone
+    DirectoryEventFenceLast = 4'd11,  // the same; no other holds it
+    DirectoryEventCancel = 4'd12  // the waiting agent waits no longer, or is fenced
+  } directory_event_e;
+  localparam int unsigned DirectoryEvents = 13;
+  // In the order of hls/spec.toml from the last field up: an action is the bit 1 << its place.
+  typedef struct packed {
+    logic forget;  // nobody waits any longer, the recall is withdrawn
+    logic lost;  // modifications may be lost, which is reported
+    logic serve;  // the waiting agent holds the block and waits no longer
+    logic store;  // the pool's copy is the one that the agent wrote back
+    logic drop;  // the agent holds the block no longer
+    logic busy;  // nothing changes: another agent waits; ask again
+    logic recall;  // the holders but the asking agent are recalled; the asking agent waits
+    logic grant;  // the asking agent holds the block
+  } directory_actions_t;
+  typedef struct packed {
+    logic legal;
+    directory_state_e next;
+    directory_actions_t actions;
+  } directory_transition_t;
+  // [state][event]
+  localparam directory_transition_t [DirectoryStates-1:0][DirectoryEvents-1:0] DirectoryTable = {
+    {  // handover_pending
+      {1'b1, DirectoryStateModified, 8'd128},  // cancel
+      {1'b1, DirectoryStateModified, 8'd104},  // fence_last
+      {1'b0, DirectoryStateHandoverPending, 8'd0},  // fence
+      {1'b1, DirectoryStateAcksPending, 8'd16},  // write_back
+      {1'b1, DirectoryStateModified, 8'd56},  // put_dirty
+      {1'b1, DirectoryStateModified, 8'd40},  // ack_last
+      {1'b0, DirectoryStateHandoverPending, 8'd0},  // ack
+      {1'b1, DirectoryStateModified, 8'd40},  // put_clean_last
+      {1'b0, DirectoryStateHandoverPending, 8'd0},  // put_clean
+      {1'b0, DirectoryStateHandoverPending, 8'd0},  // upgrade_last
+      {1'b0, DirectoryStateHandoverPending, 8'd0},  // upgrade
+      {1'b1, DirectoryStateHandoverPending, 8'd4},  // get_modified
+      {1'b1, DirectoryStateHandoverPending, 8'd4}  // get_shared
+    },
+    {  // downgrade_pending
+      {1'b1, DirectoryStateModified, 8'd128},  // cancel
+      {1'b1, DirectoryStateExclusive, 8'd104},  // fence_last
+      {1'b0, DirectoryStateDowngradePending, 8'd0},  // fence
+      {1'b1, DirectoryStateShared, 8'd48},  // write_back
+      {1'b1, DirectoryStateExclusive, 8'd56},  // put_dirty
+      {1'b1, DirectoryStateExclusive, 8'd40},  // ack_last
+      {1'b0, DirectoryStateDowngradePending, 8'd0},  // ack
+      {1'b1, DirectoryStateExclusive, 8'd40},  // put_clean_last
+      {1'b0, DirectoryStateDowngradePending, 8'd0},  // put_clean
+      {1'b0, DirectoryStateDowngradePending, 8'd0},  // upgrade_last
+      {1'b0, DirectoryStateDowngradePending, 8'd0},  // upgrade
+      {1'b1, DirectoryStateDowngradePending, 8'd4},  // get_modified
+      {1'b1, DirectoryStateDowngradePending, 8'd4}  // get_shared
+    },
+    {  // acks_pending
+      {1'b1, DirectoryStateShared, 8'd128},  // cancel
+      {1'b1, DirectoryStateModified, 8'd40},  // fence_last
+      {1'b1, DirectoryStateAcksPending, 8'd8},  // fence
+      {1'b0, DirectoryStateAcksPending, 8'd0},  // write_back
+      {1'b0, DirectoryStateAcksPending, 8'd0},  // put_dirty
+      {1'b1, DirectoryStateModified, 8'd40},  // ack_last
+      {1'b1, DirectoryStateAcksPending, 8'd8},  // ack
+      {1'b1, DirectoryStateModified, 8'd40},  // put_clean_last
+      {1'b1, DirectoryStateAcksPending, 8'd8},  // put_clean
+      {1'b1, DirectoryStateAcksPending, 8'd4},  // upgrade_last
+      {1'b1, DirectoryStateAcksPending, 8'd4},  // upgrade
+      {1'b1, DirectoryStateAcksPending, 8'd4},  // get_modified
+      {1'b1, DirectoryStateAcksPending, 8'd4}  // get_shared
+    },
+    {  // modified
+      {1'b0, DirectoryStateModified, 8'd0},  // cancel
+      {1'b1, DirectoryStateInvalid, 8'd72},  // fence_last
+      {1'b0, DirectoryStateModified, 8'd0},  // fence
+      {1'b1, DirectoryStateExclusive, 8'd16},  // write_back
+      {1'b1, DirectoryStateInvalid, 8'd24},  // put_dirty
+      {1'b1, DirectoryStateInvalid, 8'd8},  // ack_last
+      {1'b0, DirectoryStateModified, 8'd0},  // ack
+      {1'b1, DirectoryStateInvalid, 8'd8},  // put_clean_last
+      {1'b0, DirectoryStateModified, 8'd0},  // put_clean
+      {1'b0, DirectoryStateModified, 8'd0},  // upgrade_last
+      {1'b0, DirectoryStateModified, 8'd0},  // upgrade
+      {1'b1, DirectoryStateHandoverPending, 8'd2},  // get_modified
+      {1'b1, DirectoryStateDowngradePending, 8'd2}  // get_shared
+    },
+    {  // exclusive
+      {1'b0, DirectoryStateExclusive, 8'd0},  // cancel
+      {1'b1, DirectoryStateInvalid, 8'd8},  // fence_last
+      {1'b0, DirectoryStateExclusive, 8'd0},  // fence
+      {1'b0, DirectoryStateExclusive, 8'd0},  // write_back
+      {1'b0, DirectoryStateExclusive, 8'd0},  // put_dirty
+      {1'b1, DirectoryStateInvalid, 8'd8},  // ack_last
+      {1'b0, DirectoryStateExclusive, 8'd0},  // ack
+      {1'b1, DirectoryStateInvalid, 8'd8},  // put_clean_last
+      {1'b0, DirectoryStateExclusive, 8'd0},  // put_clean
+      {1'b1, DirectoryStateModified, 8'd1},  // upgrade_last
+      {1'b0, DirectoryStateExclusive, 8'd0},  // upgrade
+      {1'b1, DirectoryStateAcksPending, 8'd2},  // get_modified
+      {1'b1, DirectoryStateShared, 8'd1}  // get_shared
+    },
+    {  // shared
+      {1'b0, DirectoryStateShared, 8'd0},  // cancel
+      {1'b1, DirectoryStateInvalid, 8'd8},  // fence_last
+      {1'b1, DirectoryStateShared, 8'd8},  // fence
+      {1'b0, DirectoryStateShared, 8'd0},  // write_back
+      {1'b0, DirectoryStateShared, 8'd0},  // put_dirty
+      {1'b1, DirectoryStateInvalid, 8'd8},  // ack_last
+      {1'b1, DirectoryStateShared, 8'd8},  // ack
+      {1'b1, DirectoryStateInvalid, 8'd8},  // put_clean_last
+      {1'b1, DirectoryStateShared, 8'd8},  // put_clean
+      {1'b1, DirectoryStateModified, 8'd1},  // upgrade_last
+      {1'b1, DirectoryStateAcksPending, 8'd2},  // upgrade
+      {1'b1, DirectoryStateAcksPending, 8'd2},  // get_modified
+      {1'b1, DirectoryStateShared, 8'd1}  // get_shared
+    },
+    {  // invalid
+      {1'b0, DirectoryStateInvalid, 8'd0},  // cancel
+      {1'b0, DirectoryStateInvalid, 8'd0},  // fence_last
+      {1'b0, DirectoryStateInvalid, 8'd0},  // fence
+      {1'b0, DirectoryStateInvalid, 8'd0},  // write_back
+      {1'b0, DirectoryStateInvalid, 8'd0},  // put_dirty
+      {1'b0, DirectoryStateInvalid, 8'd0},  // ack_last
+      {1'b0, DirectoryStateInvalid, 8'd0},  // ack
+      {1'b0, DirectoryStateInvalid, 8'd0},  // put_clean_last
+      {1'b0, DirectoryStateInvalid, 8'd0},  // put_clean
+      {1'b0, DirectoryStateInvalid, 8'd0},  // upgrade_last
+      {1'b0, DirectoryStateInvalid, 8'd0},  // upgrade
+      {1'b1, DirectoryStateModified, 8'd1},  // get_modified
+      {1'b1, DirectoryStateExclusive, 8'd1}  // get_shared
+    }
   };
 endpackage

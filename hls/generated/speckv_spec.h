@@ -7,7 +7,7 @@
 
 #define SPECKV_FORMAT_VERSION 1u
 #define SPECKV_MAGIC 0x564B5053u
-#define SPECKV_ABI_ID 0x0D26D934D3638DDDull
+#define SPECKV_ABI_ID 0xA4B4743F4796C4E3ull
 
 #define SPECKV_AXI_BITS 512u
 #define SPECKV_LINE_BYTES 64u
@@ -30,6 +30,7 @@
 #define SPECKV_KLT_ROTATION_BITS 14u
 #define SPECKV_CODEBOOK_MAGIC 1129009235u
 #define SPECKV_CODEBOOK_VERSION 1u
+#define SPECKV_RING_SLOTS 256u
 
 enum speckv_scheme {
   SPECKV_SCHEME_RAW = 0,
@@ -75,6 +76,43 @@ enum speckv_status {
   SPECKV_STATUS_BAD_CRC = 16,
   SPECKV_STATUS_BAD_PAYLOAD = 17,
   SPECKV_STATUS_BAD_FLAGS = 18,
+};
+
+enum speckv_opcode {
+  SPECKV_OPCODE_DMA_BATCH = 1,
+  SPECKV_OPCODE_PREFETCH = 2,
+  SPECKV_OPCODE_SET_PARAM = 3,
+  SPECKV_OPCODE_POLL_DONE = 4,
+};
+
+enum speckv_move {
+  SPECKV_MOVE_COMPRESS = 0,
+  SPECKV_MOVE_DECOMPRESS = 1,
+};
+
+enum speckv_command_flag {
+  SPECKV_COMMAND_FLAG_DEFAULT_SCHEME = 1,
+};
+
+enum speckv_parameter {
+  SPECKV_PARAMETER_PREFETCH_DEPTH = 1,
+  SPECKV_PARAMETER_COMPRESSION_SCHEME = 2,
+  SPECKV_PARAMETER_RUNS_IN_FLIGHT = 3,
+  SPECKV_PARAMETER_PREFETCH_SLICE = 4,
+  SPECKV_PARAMETER_COMMAND_TIMEOUT_US = 5,
+};
+
+enum speckv_command_status {
+  SPECKV_COMMAND_STATUS_OK = 0,
+  SPECKV_COMMAND_STATUS_FAILED_BLOCKS = 1,
+  SPECKV_COMMAND_STATUS_CANCELLED = 2,
+  SPECKV_COMMAND_STATUS_SUPERSEDED = 3,
+  SPECKV_COMMAND_STATUS_DEVICE_TIMEOUT = 4,
+  SPECKV_COMMAND_STATUS_DEVICE_ERROR = 5,
+  SPECKV_COMMAND_STATUS_ABI_MISMATCH = 6,
+  SPECKV_COMMAND_STATUS_BAD_BUFFER = 7,
+  SPECKV_COMMAND_STATUS_FENCED = 8,
+  SPECKV_COMMAND_STATUS_CLOSED = 9,
 };
 
 struct speckv_record_header {
@@ -151,6 +189,100 @@ struct speckv_codebook_header {
   uint64_t reserved2; /* zero */
 };
 
+struct speckv_command {
+  uint64_t tag; /* names the command in its completion; unique among its owner's open ones */
+  uint16_t opcode; /* spec opcodes */
+  uint8_t move; /* spec moves */
+  uint8_t flags; /* bit set of command_flags */
+  uint32_t owner; /* whose completions, cancellation and prefetch depth it counts to */
+  uint32_t source; /* registered buffer that the kernel reads */
+  uint32_t target; /* registered buffer that the kernel writes */
+  uint32_t codebooks; /* registered codebook image; 0: none */
+  uint32_t descriptors; /* registered buffer with the descriptors; unchanged until the command completes */
+  uint32_t descriptors_line; /* where the descriptors begin, in lines */
+  uint32_t count; /* descriptors */
+  uint32_t results; /* registered buffer for the blocks' completions, written by the host; 0: none */
+  uint32_t results_line; /* where they begin, in lines */
+  uint32_t timeout_us; /* longest wait for the device; 0: parameter command_timeout_us */
+  uint32_t param; /* set_param: spec parameters */
+  uint64_t value; /* set_param: its new value */
+};
+
+struct speckv_command_completion {
+  uint64_t tag; /* of the command */
+  uint64_t bytes; /* of the records made or read */
+  uint32_t owner; /* of the command */
+  uint16_t status; /* spec command_status */
+  uint16_t opcode; /* of the command */
+  uint32_t blocks; /* descriptors that ran; fewer than asked where it ended early */
+  uint32_t failed; /* of those, how many are not ok */
+  uint32_t first_failed; /* index of the first one */
+  uint32_t value; /* from its completion */
+  uint32_t limit; /* from its completion */
+  uint16_t block_status; /* from its completion: spec status */
+  uint16_t reserved0; /* zero */
+  uint64_t duration_ns; /* from submission to the end */
+  uint64_t reserved1; /* zero */
+};
+
+/* Coherence of blocks: what their home does. docs/coherence.md */
+#define SPECKV_MAX_AGENTS 64u
+
+enum speckv_directory_state {
+  SPECKV_DIRECTORY_STATE_INVALID = 0, /* I: no agent holds the block; the pool's copy is the only one */
+  SPECKV_DIRECTORY_STATE_SHARED = 1, /* S: one agent or more may read; the pool's copy is current */
+  SPECKV_DIRECTORY_STATE_EXCLUSIVE = 2, /* E: one agent may read, known to be alone; the pool's copy is current */
+  SPECKV_DIRECTORY_STATE_MODIFIED = 3, /* M: one agent may write; the pool's copy may be old */
+  SPECKV_DIRECTORY_STATE_ACKS_PENDING = 4, /* S to M: readers are recalled, a writer waits for them */
+  SPECKV_DIRECTORY_STATE_DOWNGRADE_PENDING = 5, /* M to S: the writer is recalled, a reader waits for its write-back */
+  SPECKV_DIRECTORY_STATE_HANDOVER_PENDING = 6, /* M to M: the writer is recalled, another writer waits for its write-back */
+};
+#define SPECKV_DIRECTORY_STATES 7u
+
+enum speckv_directory_event {
+  SPECKV_DIRECTORY_EVENT_GET_SHARED = 0, /* an agent that does not hold the block asks to read */
+  SPECKV_DIRECTORY_EVENT_GET_MODIFIED = 1, /* an agent that does not hold the block asks to write */
+  SPECKV_DIRECTORY_EVENT_UPGRADE = 2, /* an agent that holds it for reading asks to write; others hold it too */
+  SPECKV_DIRECTORY_EVENT_UPGRADE_LAST = 3, /* the same; no other holds it */
+  SPECKV_DIRECTORY_EVENT_PUT_CLEAN = 4, /* a holder gives its lease up and has modified nothing since its last write-back */
+  SPECKV_DIRECTORY_EVENT_PUT_CLEAN_LAST = 5, /* the same; no other holds it */
+  SPECKV_DIRECTORY_EVENT_ACK = 6, /* a holder has invalidated its copy because it was recalled (the recall may be withdrawn by now) */
+  SPECKV_DIRECTORY_EVENT_ACK_LAST = 7, /* the same; no other holds it */
+  SPECKV_DIRECTORY_EVENT_PUT_DIRTY = 8, /* the writer has written its modifications back and gives its lease up */
+  SPECKV_DIRECTORY_EVENT_WRITE_BACK = 9, /* the writer has written its modifications back and reads on */
+  SPECKV_DIRECTORY_EVENT_FENCE = 10, /* a holder is fenced: its deadline is over, or it is known to be gone */
+  SPECKV_DIRECTORY_EVENT_FENCE_LAST = 11, /* the same; no other holds it */
+  SPECKV_DIRECTORY_EVENT_CANCEL = 12, /* the waiting agent waits no longer, or is fenced */
+};
+#define SPECKV_DIRECTORY_EVENTS 13u
+
+enum speckv_directory_action {
+  SPECKV_DIRECTORY_ACTION_GRANT = 1, /* the asking agent holds the block */
+  SPECKV_DIRECTORY_ACTION_RECALL = 2, /* the holders but the asking agent are recalled; the asking agent waits */
+  SPECKV_DIRECTORY_ACTION_BUSY = 4, /* nothing changes: another agent waits; ask again */
+  SPECKV_DIRECTORY_ACTION_DROP = 8, /* the agent holds the block no longer */
+  SPECKV_DIRECTORY_ACTION_STORE = 16, /* the pool's copy is the one that the agent wrote back */
+  SPECKV_DIRECTORY_ACTION_SERVE = 32, /* the waiting agent holds the block and waits no longer */
+  SPECKV_DIRECTORY_ACTION_LOST = 64, /* modifications may be lost, which is reported */
+  SPECKV_DIRECTORY_ACTION_FORGET = 128, /* nobody waits any longer, the recall is withdrawn */
+};
+
+struct speckv_directory_transition {
+  uint8_t legal, next, actions; /* actions: bit set */
+};
+
+/* [speckv_directory_state][speckv_directory_event] */
+#define SPECKV_DIRECTORY_TABLE \
+  { \
+    {{1, 2, 1}, {1, 3, 1}, {0, 0, 0}, {0, 0, 0}, {0, 0, 0}, {0, 0, 0}, {0, 0, 0}, {0, 0, 0}, {0, 0, 0}, {0, 0, 0}, {0, 0, 0}, {0, 0, 0}, {0, 0, 0}}, \
+    {{1, 1, 1}, {1, 4, 2}, {1, 4, 2}, {1, 3, 1}, {1, 1, 8}, {1, 0, 8}, {1, 1, 8}, {1, 0, 8}, {0, 1, 0}, {0, 1, 0}, {1, 1, 8}, {1, 0, 8}, {0, 1, 0}}, \
+    {{1, 1, 1}, {1, 4, 2}, {0, 2, 0}, {1, 3, 1}, {0, 2, 0}, {1, 0, 8}, {0, 2, 0}, {1, 0, 8}, {0, 2, 0}, {0, 2, 0}, {0, 2, 0}, {1, 0, 8}, {0, 2, 0}}, \
+    {{1, 5, 2}, {1, 6, 2}, {0, 3, 0}, {0, 3, 0}, {0, 3, 0}, {1, 0, 8}, {0, 3, 0}, {1, 0, 8}, {1, 0, 24}, {1, 2, 16}, {0, 3, 0}, {1, 0, 72}, {0, 3, 0}}, \
+    {{1, 4, 4}, {1, 4, 4}, {1, 4, 4}, {1, 4, 4}, {1, 4, 8}, {1, 3, 40}, {1, 4, 8}, {1, 3, 40}, {0, 4, 0}, {0, 4, 0}, {1, 4, 8}, {1, 3, 40}, {1, 1, 128}}, \
+    {{1, 5, 4}, {1, 5, 4}, {0, 5, 0}, {0, 5, 0}, {0, 5, 0}, {1, 2, 40}, {0, 5, 0}, {1, 2, 40}, {1, 2, 56}, {1, 1, 48}, {0, 5, 0}, {1, 2, 104}, {1, 3, 128}}, \
+    {{1, 6, 4}, {1, 6, 4}, {0, 6, 0}, {0, 6, 0}, {0, 6, 0}, {1, 3, 40}, {0, 6, 0}, {1, 3, 40}, {1, 3, 56}, {1, 4, 16}, {0, 6, 0}, {1, 3, 104}, {1, 3, 128}}, \
+  }
+
 #ifdef __cplusplus
 #define SPECKV_STATIC_ASSERT static_assert
 #else
@@ -222,6 +354,38 @@ SPECKV_STATIC_ASSERT(offsetof(struct speckv_codebook_header, first_layer) == 42,
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_codebook_header, reserved0) == 44, "codebook_header.reserved0 offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_codebook_header, reserved1) == 48, "codebook_header.reserved1 offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_codebook_header, reserved2) == 56, "codebook_header.reserved2 offset");
+SPECKV_STATIC_ASSERT(sizeof(struct speckv_command) == 64, "command size");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_command, tag) == 0, "command.tag offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_command, opcode) == 8, "command.opcode offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_command, move) == 10, "command.move offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_command, flags) == 11, "command.flags offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_command, owner) == 12, "command.owner offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_command, source) == 16, "command.source offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_command, target) == 20, "command.target offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_command, codebooks) == 24, "command.codebooks offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_command, descriptors) == 28, "command.descriptors offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_command, descriptors_line) == 32, "command.descriptors_line offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_command, count) == 36, "command.count offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_command, results) == 40, "command.results offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_command, results_line) == 44, "command.results_line offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_command, timeout_us) == 48, "command.timeout_us offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_command, param) == 52, "command.param offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_command, value) == 56, "command.value offset");
+SPECKV_STATIC_ASSERT(sizeof(struct speckv_command_completion) == 64, "command_completion size");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_command_completion, tag) == 0, "command_completion.tag offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_command_completion, bytes) == 8, "command_completion.bytes offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_command_completion, owner) == 16, "command_completion.owner offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_command_completion, status) == 20, "command_completion.status offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_command_completion, opcode) == 22, "command_completion.opcode offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_command_completion, blocks) == 24, "command_completion.blocks offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_command_completion, failed) == 28, "command_completion.failed offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_command_completion, first_failed) == 32, "command_completion.first_failed offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_command_completion, value) == 36, "command_completion.value offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_command_completion, limit) == 40, "command_completion.limit offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_command_completion, block_status) == 44, "command_completion.block_status offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_command_completion, reserved0) == 46, "command_completion.reserved0 offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_command_completion, duration_ns) == 48, "command_completion.duration_ns offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_command_completion, reserved1) == 56, "command_completion.reserved1 offset");
 
 /* Virtual KV address: 89 bits in two words. Fields outside their width are cut. */
 struct speckv_address {

@@ -13,6 +13,7 @@ import torch
 from transformers import DynamicCache
 
 from speckv_pynq import spec
+from speckv_pynq.bench import klt_parts
 from speckv_pynq.bench.general import GENERAL, general_cases
 from speckv_pynq.bench.models import Loaded
 from speckv_pynq.block import EXACT_SCHEMES
@@ -71,18 +72,20 @@ def measure(
     repeats: int,
     codebook: Codebook | None = None,
     progress: Callable[[], None] = lambda: None,
-) -> list[Rate]:
+) -> tuple[list[Rate], klt_parts.Parts | None]:
     """Rates of memcpy, every scheme and every general-purpose codec installed, interleaved over `repeats` rounds.
 
-    Scheme klt only with a codebook.
+    Scheme klt, and what its parts take, only with a codebook.
     """
     with open_device("csim", num_engines=1) as device:
         cases = [_memcpy(blocks), *(_scheme(device, blocks, scheme) for scheme in SCHEMES)]
-        if codebook is not None:
-            cases.append(_klt(device, blocks, codebook))
+        klt = None if codebook is None else _klt(device, blocks, codebook)
+        if klt is not None:
+            cases.append(klt.case("klt"))
         # A layer at a time: far more than a block, which is to their advantage in ratio and in cost per call.
         cases += [Case(c.name, True, c.encode, c.decode) for c in general_cases(list(blocks))]
-        return _run(cases, blocks.nbytes, repeats, progress)
+        rates = _run(cases, blocks.nbytes, repeats, progress)
+        return rates, None if klt is None else klt.klt_parts(repeats)
 
 
 def _run(
@@ -162,13 +165,25 @@ class _SchemePart:
             self._records, self._ids, self._slots, self._sizes, self._target, self._at
         )
 
+    def case(self, name: str) -> Case:
+        return Case(name, False, self.encode, self.decode, self.raw_fallbacks)
+
+    def klt_parts(self, repeats: int) -> klt_parts.Parts:
+        """Of the records that `encode` made."""
+        loaded = self._codec.codebook
+        assert loaded is not None
+        rows = self._codec.describe(self._ids, self._at, self._slots, self._sizes)
+        return klt_parts.measure(
+            loaded.codebook, self._records, loaded.buffer, rows, self._target.nbytes, repeats
+        )
+
     def raw_fallbacks(self) -> int:
         if self._codec.scheme == spec.Scheme.RAW:
             return 0
         return int(np.count_nonzero(self._flags & spec.Flag.RAW))
 
 
-def _klt(device: Device, blocks: Blocks, codebook: Codebook) -> Case:
+def _klt(device: Device, blocks: Blocks, codebook: Codebook) -> _SchemePart:
     """Blocks as the codebook wants them: of `layer_count` layers each."""
     layers, n, kinds, tokens, heads, head_dim = blocks.shape
     each = codebook.layer_count
@@ -179,8 +194,7 @@ def _klt(device: Device, blocks: Blocks, codebook: Codebook) -> Case:
         layers // each, n, kinds, tokens, each * heads, head_dim
     )
     loaded = LoadedCodebook(device, codebook)
-    part = _SchemePart(device, joined, spec.Scheme.KLT, codebook=loaded)
-    return Case("klt", False, part.encode, part.decode, part.raw_fallbacks)
+    return _SchemePart(device, joined, spec.Scheme.KLT, codebook=loaded)
 
 
 def _scheme(device: Device, blocks: Blocks, scheme: spec.Scheme) -> Case:

@@ -19,6 +19,8 @@ from speckv_pynq.cli.options import SCHEMES
 from speckv_pynq.codec import Codec, LoadedCodebook
 from speckv_pynq.device import Device, library, open_device
 from speckv_pynq.errors import SpeckvError
+from speckv_pynq.pool import survey
+from speckv_pynq.pool.survey import FoundPool
 from speckv_pynq.selftest import sample_codebook
 
 OK, ABSENT, BAD = "ok", "absent", "bad"
@@ -53,6 +55,18 @@ def run_all(*, board: bool) -> list[Check]:
     found += [_boards(), _gpu(), _hugepages()]
     if board:
         found += _self_tests("board", lambda: open_device("pynq"))
+    return found
+
+
+def pools(*, board: bool) -> list[FoundPool]:
+    """Memory that L3 may live in; the banks of csim, and of a board where it is asked for."""
+    found = survey.survey()
+    for name in ("csim", "pynq") if board else ("csim",):
+        try:
+            with open_device(name, num_engines=1) as device:
+                found += survey.banks(device)
+        except Exception as error:  # whatever a driver raises is the finding
+            found.append(FoundPool("fpga", False, 0, f"device {name}: {_message(error)}"))
     return found
 
 

@@ -12,19 +12,22 @@ import struct
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from queue import SimpleQueue
 from types import TracebackType
 
 import numpy as np
 
 from speckv_pynq import spec
-from speckv_pynq.device.csim_memory import CsimBuffer, Ledger, Memory
+from speckv_pynq.device.csim_memory import AdoptedMemory, CsimBuffer, Ledger, Pages
 from speckv_pynq.device.library import Library, NativeKernel, load
 from speckv_pynq.device.protocol import (
     DEFAULT_TIMEOUT_S,
+    Bytes,
     Completions,
     Descriptors,
     DeviceBuffer,
+    check_bank,
 )
 from speckv_pynq.errors import (
     AbiMismatch,
@@ -49,9 +52,9 @@ class CsimRun:
         self,
         ledger: Ledger,
         kernel: NativeKernel,
-        source: Memory,
-        target: Memory,
-        codebooks: Memory | None,
+        source: Pages,
+        target: Pages,
+        codebooks: Pages | None,
         descriptors: Descriptors,
     ) -> None:
         self._ledger = ledger
@@ -120,6 +123,7 @@ class CsimDevice:
     """The native kernels as a device; see speckv_pynq.device.protocol.Device."""
 
     name = "csim"
+    banks = ("host",)
 
     def __init__(self, num_engines: int | None = None, library: Library | None = None) -> None:
         if num_engines is None:
@@ -155,9 +159,20 @@ class CsimDevice:
         """Bytes of those buffers, address space that was only reserved included."""
         return self._ledger.bytes
 
-    def allocate(self, nbytes: int, *, reserve: bool = False) -> DeviceBuffer:
+    def allocate(
+        self, nbytes: int, *, reserve: bool = False, bank: str | None = None
+    ) -> DeviceBuffer:
         self._check_open()
+        check_bank(self, bank)
         buffer = CsimBuffer(self._ledger, nbytes, reserve=reserve)
+        self._buffers.add(buffer)
+        return buffer
+
+    def adopt(self, array: Bytes, discard: Callable[[], None]) -> DeviceBuffer:
+        """See speckv_pynq.device.protocol.HostMemoryDevice."""
+        self._check_open()
+        memory = AdoptedMemory(array, discard)
+        buffer = CsimBuffer(self._ledger, memory.nbytes, reserve=False, memory=memory)
         self._buffers.add(buffer)
         return buffer
 
@@ -253,7 +268,7 @@ class CsimDevice:
             run.execute(0, count)
         return run
 
-    def _memory_of(self, buffer: DeviceBuffer) -> Memory:
+    def _memory_of(self, buffer: DeviceBuffer) -> Pages:
         if not isinstance(buffer, CsimBuffer) or buffer.ledger is not self._ledger:
             raise DeviceBufferError(f"{buffer!r} is not memory of this csim device; use allocate()")
         return buffer.memory

@@ -5,7 +5,9 @@ from __future__ import annotations
 import mmap
 import os
 import threading
+from collections.abc import Callable
 from types import TracebackType
+from typing import Protocol
 
 import numpy as np
 
@@ -15,8 +17,41 @@ from speckv_pynq.errors import DeviceBufferError, DeviceError
 _MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # the module names it from Python 3.13 on
 
 
+class Pages(Protocol):
+    """Memory with a count of users: the buffer, and each run in flight over it."""
+
+    array: Bytes
+    address: int
+    nbytes: int
+    users: int
+
+    def discard(self) -> None:
+        """The last user has gone."""
+        ...
+
+
+class AdoptedMemory:
+    """Host memory that somebody else maps and is told when to let go of."""
+
+    def __init__(self, array: Bytes, discard: Callable[[], None]) -> None:
+        if array.dtype != np.uint8 or array.ndim != 1 or not array.flags.c_contiguous:
+            raise DeviceBufferError(
+                f"csim: memory is {array.ndim}-D {array.dtype}, not (n,) uint8 in a row"
+            )
+        self.array, self.address, self.nbytes = array, array.ctypes.data, array.nbytes
+        if self.address % mmap.PAGESIZE or not self.nbytes:
+            raise DeviceBufferError(
+                f"csim: memory of {self.nbytes} bytes at {self.address:#x} does not begin a page"
+            )
+        self.users = 0
+        self._discard = discard
+
+    def discard(self) -> None:
+        self._discard()
+
+
 class Memory:
-    """Pages with a count of users: the buffer, and each run in flight over it.
+    """Anonymous pages.
 
     The mapping itself ends with the last NumPy view of it, so that a view kept too long reads zeros
     and does not crash.
@@ -61,14 +96,14 @@ class Ledger:
                 "not survive a fork; open a device in the child, or start it with the 'spawn' method"
             )
 
-    def pin(self, memory: Memory) -> None:
+    def pin(self, memory: Pages) -> None:
         """One user more; the caller holds `lock`."""
         if not memory.users:
             self.buffers += 1
             self.bytes += memory.nbytes
         memory.users += 1
 
-    def unpin(self, memory: Memory) -> None:
+    def unpin(self, memory: Pages) -> None:
         """One user less, the last one gives the pages back; the caller holds `lock`."""
         memory.users -= 1
         if not memory.users:
@@ -80,14 +115,16 @@ class Ledger:
 class CsimBuffer:
     """Host memory that is the device's memory too: syncs only check their range."""
 
-    def __init__(self, ledger: Ledger, nbytes: int, *, reserve: bool) -> None:
-        self._memory: Memory | None = None
+    def __init__(
+        self, ledger: Ledger, nbytes: int, *, reserve: bool, memory: Pages | None = None
+    ) -> None:
+        self._memory: Pages | None = None
         self.ledger = ledger
         if nbytes < 1:
             raise DeviceBufferError(f"csim: a buffer of {nbytes} bytes; at least 1 is needed")
         self._nbytes = int(nbytes)
         self._reserve = reserve
-        memory = Memory(self._nbytes, reserve)
+        memory = memory or Memory(self._nbytes, reserve)
         with ledger.lock:
             ledger.pin(memory)
         self._memory = memory
@@ -101,7 +138,7 @@ class CsimBuffer:
         return self.memory.array
 
     @property
-    def memory(self) -> Memory:
+    def memory(self) -> Pages:
         """The pages; DeviceBufferError once freed."""
         memory = self._memory
         if memory is None:

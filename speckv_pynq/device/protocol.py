@@ -7,11 +7,14 @@ that run ends.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+
+from speckv_pynq.errors import ConfigError
 
 Bytes = npt.NDArray[np.uint8]
 Descriptors = npt.NDArray[np.void]  # (n,) spec.DESCRIPTOR
@@ -70,6 +73,14 @@ class Run(Protocol):
         ...
 
 
+def check_bank(device: Device, bank: str | None) -> None:
+    """ConfigError when the device has no such bank."""
+    if bank is not None and bank not in device.banks:
+        raise ConfigError(
+            f"bank {bank!r}: device {device.name} has {', '.join(device.banks) or 'none'}"
+        )
+
+
 class Device(Protocol):
     """Kernels and their memory; usable as a context manager, which closes it."""
 
@@ -82,8 +93,18 @@ class Device(Protocol):
     @property
     def abi_id(self) -> int: ...
 
-    def allocate(self, nbytes: int, *, reserve: bool = False) -> DeviceBuffer:
-        """A zeroed buffer. reserve: address space only; pages appear when touched (large pools)."""
+    @property
+    def banks(self) -> tuple[str, ...]:
+        """Names of the memories that `allocate` can take from."""
+        ...
+
+    def allocate(
+        self, nbytes: int, *, reserve: bool = False, bank: str | None = None
+    ) -> DeviceBuffer:
+        """A zeroed buffer. reserve: address space only; pages appear when touched (large pools).
+
+        bank: one of `banks`, ConfigError for another; None: the device's usual one.
+        """
         ...
 
     def start_compress(
@@ -124,3 +145,15 @@ class Device(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
+
+
+@runtime_checkable
+class HostMemoryDevice(Protocol):
+    """A device whose kernels reach all memory of this process."""
+
+    def adopt(self, array: Bytes, discard: Callable[[], None]) -> DeviceBuffer:
+        """A buffer over host memory of somebody else: (nbytes,) uint8, aligned to a page.
+
+        discard: called once, when the buffer is freed and the last run over it has ended.
+        """
+        ...

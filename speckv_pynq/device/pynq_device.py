@@ -17,6 +17,7 @@ from speckv_pynq.device.protocol import (
     Completions,
     Descriptors,
     DeviceBuffer,
+    check_bank,
 )
 from speckv_pynq.errors import ConfigError, DeviceBufferError, DeviceError
 
@@ -33,13 +34,15 @@ class PynqDeviceBuffer:
     writes again.
     """
 
-    def __init__(self, device: PynqDevice, nbytes: int, *, zeroed: bool) -> None:
+    def __init__(
+        self, device: PynqDevice, nbytes: int, *, zeroed: bool, bank: str | None = None
+    ) -> None:
         self._buffer: Any = None
         self._device = device
         self._nbytes = int(nbytes)
         if nbytes < 1:
             raise DeviceBufferError(f"pynq: a buffer of {nbytes} bytes; at least 1 is needed")
-        self._buffer = device.allocate_pynq(self._nbytes, np.uint8)
+        self._buffer = device.allocate_pynq(self._nbytes, np.uint8, bank)
         if zeroed:
             self._buffer[:] = 0
             self._buffer.sync_to_device()
@@ -197,18 +200,29 @@ class PynqDevice:
 
         return cls(SpeckvOverlay(), num_engines)
 
-    def allocate(self, nbytes: int, *, reserve: bool = False) -> DeviceBuffer:
+    @property
+    def banks(self) -> tuple[str, ...]:
+        """Memories that the overlay's description names."""
+        return tuple(self.overlay.mem_dict)
+
+    def allocate(
+        self, nbytes: int, *, reserve: bool = False, bank: str | None = None
+    ) -> DeviceBuffer:
         """A buffer of the overlay's memory. A board reserves nothing: there it is taken at once."""
         self._check_open()
-        buffer = PynqDeviceBuffer(self, nbytes, zeroed=not reserve)
+        check_bank(self, bank)
+        buffer = PynqDeviceBuffer(self, nbytes, zeroed=not reserve, bank=bank)
         self._buffers.add(buffer)
         return buffer
 
-    def allocate_pynq(self, shape: int, dtype: Any) -> Any:
+    def allocate_pynq(self, shape: int, dtype: Any, bank: str | None = None) -> Any:
         """pynq.allocate on this overlay's device, with an error that says what to do."""
         nbytes = shape * np.dtype(dtype).itemsize
+        device = self.overlay.device
         try:
-            return self.overlay.device.allocate(shape, dtype)
+            if bank is None:
+                return device.allocate(shape, dtype)
+            return device.get_memory(self.overlay.mem_dict[bank]).allocate(shape, dtype)
         except (RuntimeError, MemoryError, OSError) as error:
             raise DeviceBufferError(
                 f"{type(self.overlay.device).__name__}: no {nbytes} bytes of contiguous memory "

@@ -296,17 +296,18 @@ class Span:
 
     def _put(self, origin: Append, keys: torch.Tensor, values: torch.Tensor) -> Handles:
         """Codes the blocks that an append filled, all or none."""
-        starts = origin.starts
+        starts, store = origin.starts, self._store
+        padding = np.array(origin.after.padding)[origin.rows]
+        named = store.prompt.block_keys(self.first, origin.rows, starts, padding)
         if keys.device.type != "cpu":
-            first, end = int(starts.min()), int(starts.max()) + self._store.block_tokens
+            first, end = int(starts.min()), int(starts.max()) + store.block_tokens
             keys, values = keys[:, :, first:end].cpu(), values[:, :, first:end].cpu()
             starts = starts - first
-        padding = np.array(origin.after.padding)[origin.rows]
         # A row's own positions, as its RoPE has them; those of padding mean nothing.
         positions = np.maximum(origin.starts - padding, 0).astype(np.uint32)
-        tiers = self._store.tiers
+        tiers, source = store.tiers, StridedKV.of(keys, values)
         before = tiers.stats().overflows
-        handles = tiers.put(self.first, positions, origin.rows, starts, StridedKV.of(keys, values))
+        handles = tiers.put(self.first, positions, origin.rows, starts, source, named)
         if tiers.stats().overflows != before:
             tiers.release(handles)
             raise ConfigError(self._overflow(keys, values))

@@ -12,8 +12,10 @@ import torch
 
 from speckv_pynq.errors import ConfigError, SpeckvError
 from speckv_pynq.integrations._layout import Layout
+from speckv_pynq.integrations._prompt import Prompt
 from speckv_pynq.integrations._workspace import Workspace, allocate
 from speckv_pynq.tiers import TierManager
+from speckv_pynq.tiers.sharing import PrefixKeys
 
 __all__ = ["Handles", "State", "Store", "allocate", "fitted", "selected"]
 
@@ -29,7 +31,7 @@ class Store:
     span_layers: layers of a span, whose blocks share records; heads: KV heads of one layer.
     recent: newest tokens that are not coded yet. dtype: of the model; exact_dtype: of the tokens held uncoded.
     padding: left padding of each row, for the next first tokens. lengths: tokens that each layer has been given.
-    running: the forward pass that has reached some layers of a span, not all.
+    prompt: the tokens that were told to come first. running: the forward pass that has reached some layers of a span, not all.
     """
 
     tiers: TierManager
@@ -43,7 +45,8 @@ class Store:
     recent: int
     dtype: torch.dtype
     exact_dtype: torch.dtype
-    padding: tuple[int, ...] | None = None
+    padding: tuple[int, ...] | None
+    prefix_keys: PrefixKeys
     broken: str | None = None
     closed: bool = False
     standing_hits: int = 0
@@ -51,6 +54,7 @@ class Store:
     def __post_init__(self) -> None:
         self.lengths = [0] * self.layers
         self.running: object | None = None
+        self.prompt = Prompt(self.prefix_keys, self.block_tokens)
         self._empty: Layout | None = None
 
     def empty(self, rows: int) -> Layout:

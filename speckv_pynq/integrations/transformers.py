@@ -25,7 +25,7 @@ from transformers.cache_utils import Cache
 
 from speckv_pynq import spec
 from speckv_pynq.codebook import Codebook
-from speckv_pynq.codec import BlockShape, Codec, LoadedCodebook
+from speckv_pynq.codec import BlockShape
 from speckv_pynq.config import TierConfig
 from speckv_pynq.device import Device, open_device
 from speckv_pynq.errors import ConfigError, SpeckvError
@@ -35,7 +35,9 @@ from speckv_pynq.integrations._model import ModelShape, torch_dtype
 from speckv_pynq.integrations._span import Span
 from speckv_pynq.integrations._store import Store
 from speckv_pynq.integrations._workspace import Workspace
+from speckv_pynq.system import CXLSpecKVSystem, Geometry, SystemConfig
 from speckv_pynq.tiers import TierManager, TierStats
+from speckv_pynq.tiers.sharing import PrefixKeys
 
 __all__ = ["CacheConfig", "CacheStats", "SpecKVCache"]
 
@@ -50,7 +52,8 @@ class CacheConfig:
     scheme: name of a spec.Scheme, lower case. block_tokens: positions a block holds. sinks: first tokens of a row
     that stay exact. recent: newest tokens that stay exact although they would fill a block; attention weighs them
     most. l1_bytes, l2_bytes, l3_bytes: budgets of the tiers; l1_bytes None: everything stays decoded, for a model on
-    the CPU as the very tensors that attention reads; l2_bytes None: what staging needs. policy: "dense" (a fixed
+    the CPU as the very tensors that attention reads; l2_bytes None: what staging needs. l3_pool: the memory of L3, by
+    name (docs/pools.md). share_equal: blocks whose records are equal are held once (see also `tell_tokens`). policy: "dense" (a fixed
     share stays in L1, right for attention that reads everything) or "lru". device: see speckv_pynq.device.open_device.
     num_engines None: for a model on the CPU as many as torch's threads leave cores for, 1 or 2 (those threads spin,
     and engines beside them are slower than one alone), otherwise the device's own choice. block_dtype: "fp16", "bf16"
@@ -67,6 +70,8 @@ class CacheConfig:
     l1_bytes: int | None = None
     l2_bytes: int | None = None
     l3_bytes: int = 128 * GIB
+    l3_pool: str = "device"
+    share_equal: bool = False
     policy: Literal["dense", "lru"] = "dense"
     device: str = "csim"
     num_engines: int | None = None
@@ -97,7 +102,9 @@ class CacheConfig:
             l1_bytes = 1 << 40  # address space; pages appear as blocks come
         if l2_bytes is None:
             l2_bytes = max(16 << 20, 4 * block.slot_bytes)
-        return TierConfig(l1_bytes, l2_bytes, self.l3_bytes, self.policy)
+        return TierConfig(
+            l1_bytes, l2_bytes, self.l3_bytes, self.policy, self.share_equal, self.l3_pool
+        )
 
     def engines_for(self, on_cpu: bool) -> int | None:
         """num_engines, chosen where it was left open for a model on the CPU."""
@@ -146,7 +153,7 @@ class CacheStats:
 
 
 class _Backing:
-    """The tiers, their device and its codebook, shared by a cache and its forks; the last of them closes it."""
+    """The system below a cache, shared with its forks and siblings; the last of them closes it."""
 
     def __init__(self, model_or_config: Any, config: CacheConfig) -> None:
         self.shape, self.config = ModelShape.of(model_or_config), config
@@ -161,28 +168,26 @@ class _Backing:
         self.span_layers = 1 if codebook is None else codebook.layer_count
         heads = self.span_layers * self.shape.heads
         block = BlockShape(config.block_tokens, heads, self.shape.head_dim, dtype)
-        self.device: Device = open_device(config.device, config.engines_for(on_cpu))
+        opened: Device = open_device(config.device, config.engines_for(on_cpu))
         try:
-            self.tiers = self._open_tiers(block, codebook)
+            tiers = config.tiers_for(block, opened, self.keeps_all)
         except BaseException:
-            self.device.close()
+            opened.close()
             raise
-
-    def _open_tiers(self, block: BlockShape, codebook: Codebook | None) -> TierManager:
-        device, config = self.device, self.config
-        scheme = spec.Scheme[config.scheme.upper()]
-        fingerprint = self.shape.fingerprint(block.dtype, config.block_tokens)
-        loaded = None if codebook is None else LoadedCodebook(device, codebook)
-        Codec(device, block, scheme, fingerprint, loaded).self_test()
-        return TierManager(
-            device,
-            block,
-            scheme,
-            config.tiers_for(block, device, self.keeps_all),
-            fingerprint,
-            layers=self.shape.layers,
-            codebook=loaded,
+        fingerprint = self.shape.fingerprint(dtype, config.block_tokens)
+        self.system = CXLSpecKVSystem(
+            Geometry(self.shape.layers, self.shape.heads, self.shape.head_dim, dtype, fingerprint),
+            SystemConfig(scheme=config.scheme, block_tokens=config.block_tokens),
+            codebook,
+            device=opened,
+            tiers=tiers,
         )
+        code = 0 if codebook is None else codebook.fingerprint
+        self.prefix_keys = PrefixKeys(f"{fingerprint:x} {code:x} {config.scheme}".encode())
+
+    @property
+    def tiers(self) -> TierManager:
+        return self.system.tiers
 
     def enter(self) -> None:
         self._users += 1
@@ -190,8 +195,7 @@ class _Backing:
     def leave(self) -> None:
         self._users -= 1
         if not self._users:
-            self.tiers.close()
-            self.device.close()
+            self.system.close()
 
 
 class SpecKVCache(Cache):
@@ -216,6 +220,7 @@ class SpecKVCache(Cache):
             torch_dtype(shape.dtype),
             torch_dtype(config.exact_dtype_for(shape.dtype)),
             padding,
+            backing.prefix_keys,
         )
         spans = [Span(first, self._store) for first in range(0, shape.layers, each)]
         layers = [SpecKVLayer(i, self._store, spans[i // each]) for i in range(shape.layers)]
@@ -257,6 +262,19 @@ class SpecKVCache(Cache):
         first = (attention_mask != 0).int().argmax(1)
         self._store.padding = tuple(int(n) for n in first.tolist())
 
+    def tell_tokens(self, input_ids: torch.Tensor) -> None:
+        """Tells which tokens come first: (rows, tokens), padding included. Call it before the first of them.
+
+        Blocks that come from the same tokens are then coded and held once, for all rows, forks and siblings of this
+        cache: a model's keys and values follow from the tokens before them. Transformers shows tokens to the model, not
+        to the cache, so who tells them vouches for them. Tokens beyond those told are coded as ever.
+        """
+        if self.get_seq_length():
+            raise ConfigError(f"tell_tokens after {self.get_seq_length()} tokens; reset() first")
+        if input_ids.ndim != 2 or input_ids.is_floating_point():
+            raise ConfigError(f"input_ids {tuple(input_ids.shape)} {input_ids.dtype}: not (rows, tokens) of integers")
+        self._store.prompt.tell(input_ids.cpu().numpy())
+
     @property
     def codebook_bytes(self) -> int:
         """Bytes of the codebook on the device, 0 without one; forks share it."""
@@ -272,10 +290,12 @@ class SpecKVCache(Cache):
         for layer in self.layers:
             layer.reset()
         self._store.padding = self._store.broken = None
+        self._store.prompt.forget()
 
     def crop(self, tokens_to_remove: int) -> None:
         """Removes the last -tokens_to_remove tokens; a positive number is the length to keep, as before 5.20."""
         self._each("crop", lambda layer: layer.crop(tokens_to_remove))
+        self._store.prompt.crop(self.get_seq_length())
         if not self.get_seq_length():
             self._store.padding = None
 
@@ -283,12 +303,15 @@ class SpecKVCache(Cache):
         """Row i becomes what row beam_idx[i] is."""
         rows = beam_idx.tolist()
         self._each("reorder_cache", lambda layer: layer.reorder_cache(rows))
+        self._store.prompt.select(rows)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         self._each("batch_repeat_interleave", lambda layer: layer.batch_repeat_interleave(repeats))
+        self._store.prompt.repeat(repeats)
 
     def batch_select_indices(self, indices: Any) -> None:
         self._each("batch_select_indices", lambda layer: layer.batch_select_indices(indices))
+        self._store.prompt.select(indices)
 
     def _each(self, name: str, change: Callable[[SpecKVLayer], None]) -> None:
         self._check_open()
@@ -312,9 +335,20 @@ class SpecKVCache(Cache):
         self._check_open()
         self._store.check()
         other = type(self)(self._backing, self._store.padding)
+        other._store.prompt.same_as(self._store.prompt)
         for mine, its in zip(self.layers, other.layers, strict=True):
             its.fork_of(mine)
         return other
+
+    def sibling(self) -> SpecKVCache:
+        """An empty cache on the same system: budgets are shared, and equal blocks of both are held once."""
+        self._check_open()
+        return type(self)(self._backing)
+
+    @property
+    def system(self) -> CXLSpecKVSystem:
+        """What the cache runs on: statistics, blocks by address, leases."""
+        return self._backing.system
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SpecKVCache:
         return self.fork()

@@ -29,6 +29,8 @@ enum speckv_core_status {
   SPECKV_CORE_POOL_FULL = 3,    /* the tier's byte budget does not hold what was asked for */
   SPECKV_CORE_NO_MEMORY = 4,    /* the host has no memory for the core's own tables */
   SPECKV_CORE_INTERNAL = 5,
+  SPECKV_CORE_FENCED = 16,   /* the epoch is not, or no longer, the agent's: register again */
+  SPECKV_CORE_NOT_HELD = 17, /* the agent has no lease on the block, or none that allows this */
 };
 
 struct speckv_core_error {

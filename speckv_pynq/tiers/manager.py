@@ -20,15 +20,17 @@ from speckv_pynq import spec
 from speckv_pynq.block import BlockShape
 from speckv_pynq.codec import Codec, LoadedCodebook
 from speckv_pynq.config import TierConfig
-from speckv_pynq.device.protocol import Completions, Device, DeviceBuffer
-from speckv_pynq.errors import ConfigError, DeviceError, PoolFull, ShapeError
-from speckv_pynq.native import U8, U32, U64, Core, Tier, Workers
+from speckv_pynq.device.protocol import Device, DeviceBuffer
+from speckv_pynq.errors import ConfigError, DeviceError, ShapeError
+from speckv_pynq.native import U8, Core, Tier, Workers
 from speckv_pynq.native.layout import CoreConfig
+from speckv_pynq.pool import open_pool
 from speckv_pynq.tiers.places import Places
 from speckv_pynq.tiers.policies import DensePolicy, LruPolicy, Policy
 from speckv_pynq.tiers.rounds import Fetcher
 from speckv_pynq.tiers.staging import Staging
 from speckv_pynq.tiers.stats import TierStats
+from speckv_pynq.tiers.storing import Keys, Storer
 from speckv_pynq.tiers.strided import StridedKV
 
 Handles = npt.NDArray[np.uint64]
@@ -63,7 +65,6 @@ class TierManager:
         self._buffers: list[DeviceBuffer] = []
         self._staging = Staging(device, self.codec, config.l2_bytes)
         self._policy: Policy = LruPolicy() if config.policy == "lru" else DensePolicy()
-        self._encoded = self._raw = self._int4 = self._overflows = 0
         try:
             self._core = self._make_core(device)
             self._workers = Workers(device.num_engines)
@@ -73,6 +74,9 @@ class TierManager:
         self._fetcher = Fetcher(
             self.codec, self._core, self._staging, self._memories, self._policy, self._workers
         )
+        pool = self._memories[Tier.L3]
+        assert pool is not None
+        self._storer = Storer(self._core, self._staging, pool, self._workers, scheme, config)
 
     def put(
         self,
@@ -81,10 +85,13 @@ class TierManager:
         rows: npt.ArrayLike,
         offsets: npt.ArrayLike,
         source: StridedKV,
+        keys: Keys | None = None,
     ) -> Handles:
         """Codes n blocks of a layer; their handles, (n,) uint64, with one reference each.
 
         Block j: batch row rows[j], tokens offsets[j].. of source, first position positions[j].
+        keys: (n,), 32 bytes or None each: blocks with the same key are the same to the caller, and are coded and held
+        once (see sharing.PrefixKeys); config.share_equal finds blocks with equal records besides.
         """
         places = Places.of(self.shape, rows, offsets, source)
         at = np.ascontiguousarray(positions, np.uint32)
@@ -92,33 +99,12 @@ class TierManager:
             raise ValueError(f"{len(at)} positions for {len(places)} blocks")
         if not 0 <= layer < self.layers:
             raise ValueError(f"layer {layer} is not within 0..{self.layers - 1}")
+        if keys is not None and len(keys) != len(at):
+            raise ValueError(f"{len(keys)} keys for {len(at)} blocks")
         with self._lock:
             self._check_open()
             self._fetcher.settle()
-            handles: list[U64] = []
-            asked = raw = int4 = overflows = 0
-            try:
-                for first in range(0, len(at), self._staging.blocks):
-                    part = slice(first, first + self._staging.blocks)
-                    completions, too_large = self._encode(layer, at[part], places.pick(part))
-                    asked += int(completions["record_bytes"].sum())
-                    handles.append(self._store(layer, at[part], completions))
-                    raw += np.count_nonzero(completions["flags"] & spec.Flag.RAW)
-                    int4 += self._staging.count(len(at[part]), spec.Scheme.INT4)
-                    overflows += too_large
-            except BaseException as error:
-                for taken in handles:
-                    self._core.release(taken)
-                if isinstance(error, PoolFull):
-                    raise self._full(layer, len(at), asked) from error
-                raise
-            self._encoded += len(at) * self.shape.block_bytes
-            self._overflows += overflows
-            if self.codec.scheme != spec.Scheme.RAW:
-                self._raw += int(raw)
-            if self.codec.scheme == spec.Scheme.KLT:
-                self._int4 += int4
-            return np.concatenate(handles) if handles else np.empty(0, np.uint64)
+            return self._storer.put(layer, at, places, keys)
 
     def get(
         self,
@@ -167,7 +153,7 @@ class TierManager:
         """What is held and has been done."""
         with self._lock:
             self._check_open()
-            core = self._core.stats()
+            core, done = self._core.stats(), self._storer.done
             elements = self.shape.block_bytes // spec.DTYPE_BYTES[self.shape.dtype]
             return TierStats(
                 blocks=core.blocks,
@@ -181,15 +167,16 @@ class TierManager:
                 l2_blocks=core.slots[1],
                 l3_bytes=core.held_bytes[2],
                 l3_slack_bytes=core.held_bytes[2] - core.used_bytes[2],
-                metadata_bytes=core.metadata_bytes,
+                metadata_bytes=core.metadata_bytes + self._storer.shared.nbytes,
                 hits_l1=core.hits[0],
                 hits_l2=core.hits[1],
                 misses=core.misses,
                 bytes_decoded=self._fetcher.decoded * self.shape.block_bytes,
-                bytes_encoded=self._encoded,
-                raw_fallbacks=self._raw,
-                int4_fallbacks=self._int4,
-                overflows=self._overflows,
+                bytes_encoded=done.coded * self.shape.block_bytes,
+                shared_blocks=done.shared,
+                raw_fallbacks=done.raw,
+                int4_fallbacks=done.int4,
+                overflows=done.overflows,
             )
 
     def records(self, handle: int) -> list[U8]:
@@ -227,33 +214,6 @@ class TierManager:
     ) -> None:
         self.close()
 
-    def _encode(self, layer: int, positions: U32, places: Places) -> tuple[Completions, int]:
-        """Codes what fits staging; completions, (n * parts,), and how many values overflowed."""
-        staging, n = self._staging, len(positions)
-        overflows = places.pack(staging.buffer, staging.slots(n), self._workers)
-        staging.buffer.sync_to_device(0, n * staging.slot_bytes)
-        completions = staging.encode(layer, positions)
-        staging.buffer.sync_from_device(staging.half_bytes, n * staging.slot_bytes)
-        return completions, overflows
-
-    def _store(self, layer: int, positions: U32, completions: Completions) -> U64:
-        """Copies the records from staging to lines of L3."""
-        pool, n = self._memories[Tier.L3], len(positions)
-        assert pool is not None
-        sizes = completions["record_bytes"].reshape(n, -1)
-        handles, first, end = self._core.put(
-            layer, positions, self._staging.buffer.array, self._staging.record_slots(n), sizes
-        )
-        pool.sync_to_device(first, end - first)
-        return handles
-
-    def _full(self, layer: int, blocks: int, asked: int) -> PoolFull:
-        used = self._core.stats().used_bytes[2]
-        return PoolFull(
-            f"L3 holds {used} of {self.config.l3_bytes} bytes; {blocks} blocks of layer {layer} "
-            f"need {asked} or more: raise l3_bytes or release blocks"
-        )
-
     def _make_core(self, device: Device) -> Core:
         block = self.shape.block_bytes
         budgets = (
@@ -269,14 +229,19 @@ class TierManager:
         self._memories: list[DeviceBuffer | None] = []
         for i, budget in enumerate(budgets):
             size = budget // config.frame_bytes * config.frame_bytes
-            memory = device.allocate(size, reserve=True) if size else None
-            self._memories.append(memory)
-            if memory is not None:
-                self._buffers.append(memory)
-                config.base[i] = memory.array.ctypes.data
-            config.bytes[i] = size
-            # Only csim's memory is pages of this process that can be given back one by one.
-            config.give_back[i] = device.name == "csim"
+            self._memories.append(None)
+            if not size:
+                continue
+            pool = open_pool(self.config.l3_pool if i == Tier.L3 else "device", size, device)
+            try:
+                memory = pool.attach(device)
+            except BaseException:
+                pool.close()
+                raise
+            self._memories[i] = memory
+            self._buffers.append(memory)
+            config.base[i], config.bytes[i] = memory.array.ctypes.data, pool.nbytes
+            config.give_back[i] = pool.gives_back and pool.page_bytes <= config.frame_bytes
         return Core(config)
 
     def _free(self) -> None:

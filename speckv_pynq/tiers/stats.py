@@ -20,12 +20,13 @@ class TierStats:
     l2_blocks: int
     l3_bytes: int  # frames of records
     l3_slack_bytes: int  # of them not in use
-    metadata_bytes: int  # the core's tables
+    metadata_bytes: int  # the core's tables, and the index of shared blocks
     hits_l1: int
     hits_l2: int
     misses: int  # fetched from L3
     bytes_decoded: int
     bytes_encoded: int
+    shared_blocks: int  # given out again instead of being held twice
     raw_fallbacks: int  # records kept raw though another scheme was asked for
     int4_fallbacks: (
         int  # records of scheme klt that are int4: the codebook did not fit their values

@@ -53,6 +53,9 @@ def test_klt_where_there_is_a_codebook(speckv, model_folder, text_file, codebook
     klt = next(result for result in ran.figures["results"] if result["scheme"] == "klt")
     assert klt["ratio"] > 3
     assert klt["decode_gb_s"] > 0
+    parts = ran.figures["klt_parts"]
+    assert parts["entropy_decode_gb_s"] > klt["decode_gb_s"]
+    assert 0 <= parts["decode_peak_share"] < 1
     ran = speckv("bench", "generate", *model, "--prompt-tokens", 300, "--new-tokens", 3)
     assert (ran.code, ran.err) == (0, "")
     assert ran.figures["all_l1_klt_ratio"] > 0

@@ -26,6 +26,27 @@ def test_csim_is_usable_and_every_scheme_is_tested(speckv):
     assert all(name in ran.out for name in found)
 
 
+def test_pools_are_listed_with_what_they_have_or_why_not(speckv):
+    ran = speckv("doctor")
+    pools = {pool["name"]: pool for pool in ran.figures["pools"]}
+    assert pools["memory"]["usable"]
+    assert pools["memory"]["nbytes"] > 0
+    assert pools["fpga:host"]["usable"]
+    assert {name.partition(":")[0] for name in pools} == {"memory", "numa", "dax", "file", "fpga"}
+    assert all(pool["detail"] for pool in pools.values())
+    assert all(name in ran.out for name in pools)
+
+
+def test_pools_of_a_board_that_does_not_open_are_a_finding(monkeypatch):
+    def missing(*_, **__):
+        raise DependencyMissing("no such driver")
+
+    monkeypatch.setattr(checks, "open_device", missing)
+    found = [pool for pool in checks.pools(board=True) if pool.name == "fpga"]
+    assert [pool.usable for pool in found] == [False, False]
+    assert "device pynq: DependencyMissing: no such driver" in found[1].detail
+
+
 def test_json_to_stdout_is_json_alone(capsys):
     assert app.main(["doctor", "--json", "-"]) == 0
     text = capsys.readouterr()

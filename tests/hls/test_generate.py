@@ -75,6 +75,26 @@ def changed(path: tuple, value: object) -> dict:
         (("completion", "fields", 0, 1), "u8", "completion.flags: offset 1 is not aligned to u16"),
         (("descriptor", "size"), 128, "fields end at 64, size says 128"),
         (("address", "vectors", 1, 6), 2, "address vector .*: spec says 0x0, 0x2"),
+        (
+            ("coherence", "illegal", 1, 1),
+            "put_dirty cancel",
+            r"shared has neither .* \['write_back'\]",
+        ),
+        (
+            ("coherence", "illegal", 1, 1),
+            "put_dirty write_back cancel ack",
+            "shared on ack stands twice",
+        ),
+        (("coherence", "transitions", 0, 2), "owned", "'owned' is not among the states"),
+        (("coherence", "transitions", 0, 1), "get", "'get' is not among the events"),
+        (("coherence", "transitions", 0, 3), "give", "'give' is not among the actions"),
+        (("coherence", "transitions", 0, 3), "", "invalid on get_shared: a request has one answer"),
+        (("coherence", "transitions", 5, 3), "drop grant", "shared on put_clean: .* one answer"),
+        (
+            ("coherence", "transitions", 17, 2),
+            "shared",
+            "busy changes nothing, yet leads to shared",
+        ),
     ],
 )
 def test_a_spec_that_contradicts_itself_is_refused(path: tuple, value: object, says: str) -> None:

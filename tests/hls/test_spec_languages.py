@@ -17,6 +17,8 @@ STRUCTS = {
     "record_header": spec.RECORD_HEADER,
     "descriptor": spec.DESCRIPTOR,
     "completion": spec.COMPLETION,
+    "command": spec.COMMAND,
+    "command_completion": spec.COMMAND_COMPLETION,
 }
 ENUMS = {
     "SCHEME": spec.Scheme,
@@ -24,6 +26,14 @@ ENUMS = {
     "KIND": spec.Kind,
     "FLAG": spec.Flag,
     "STATUS": spec.Status,
+    "OPCODE": spec.Opcode,
+    "MOVE": spec.Move,
+    "COMMAND_FLAG": spec.CommandFlag,
+    "PARAMETER": spec.Parameter,
+    "COMMAND_STATUS": spec.CommandStatus,
+    "DIRECTORY_STATE": spec.DirectoryState,
+    "DIRECTORY_EVENT": spec.DirectoryEvent,
+    "DIRECTORY_ACTION": spec.DirectoryAction,
 }
 # Compilers to try: (command, language standard).
 COMPILERS = [
@@ -50,6 +60,8 @@ def python_facts() -> dict[str, int]:
         "MAX_BLOCK_BYTES",
         "MAX_BATCH",
         "MIN_SLOT_BYTES",
+        "RING_SLOTS",
+        "MAX_AGENTS",
     ):
         facts[name] = getattr(spec, name)
     for prefix, enum in ENUMS.items():
@@ -58,6 +70,11 @@ def python_facts() -> dict[str, int]:
         facts[f"sizeof {struct}"] = dtype.itemsize
         for field, (_, offset, *_) in dtype.fields.items():
             facts[f"{struct}.{field}"] = offset
+    for state, row in enumerate(spec.DIRECTORY_TABLE):
+        for event, cell in enumerate(row):
+            facts[f"table[{state}][{event}].legal"] = cell.legal
+            facts[f"table[{state}][{event}].next"] = cell.next
+            facts[f"table[{state}][{event}].actions"] = cell.actions
     for i, (*fields, _, _) in enumerate(spec.ADDRESS_VECTORS):
         high, low = pack_address(*fields)
         facts |= {f"address {i} high": high, f"address {i} low": low}
@@ -80,6 +97,8 @@ def c_expression(name: str) -> str:
         _, i, field = name.split()
         words = f"vectors[{i}].high" + ("" if field == "valid" else f", vectors[{i}].low")
         return f"speckv_address_{field}({words})"
+    if name.startswith("table["):
+        return name
     if "." in name:
         struct, field = name.split(".")
         return f"offsetof(struct speckv_{struct}, {field})"
@@ -94,6 +113,8 @@ def test_c_header_agrees_with_python(compiler: str, standard: str, tmp_path: Pat
     source.write_text(
         '#include <stdio.h>\n#include "speckv_spec.h"\n'
         "static const struct speckv_address_vector vectors[] = SPECKV_ADDRESS_VECTORS;\n"
+        "static const struct speckv_directory_transition\n"
+        "    table[SPECKV_DIRECTORY_STATES][SPECKV_DIRECTORY_EVENTS] = SPECKV_DIRECTORY_TABLE;\n"
         "int main(void) {\n" + "\n".join(lines) + "\n  return 0;\n}\n"
     )
     command = [compiler, f"-std={standard}", "-pedantic-errors", "-Wall", "-Wextra", "-Werror"]
@@ -109,6 +130,14 @@ def test_structures_have_no_gaps() -> None:
         assert ends[-1] == dtype.itemsize
 
 
+def test_systemverilog_has_the_coherence_table() -> None:
+    package = (GENERATED / "speckv_pkg.sv").read_text()
+    cells = re.findall(r"\{1'b([01]), DirectoryState(\w+), 8'd(\d+)\}", package)
+    states = {"".join(p.capitalize() for p in s.name.split("_")): s for s in spec.DirectoryState}
+    found = [(legal == "1", states[name], int(actions)) for legal, name, actions in cells]
+    assert found == [cell for row in reversed(spec.DIRECTORY_TABLE) for cell in reversed(row)]
+
+
 @pytest.mark.requires("verilator")
 def test_systemverilog_package_is_lint_clean() -> None:
     command = ["verilator", "--lint-only", "-Wall", "-Wno-UNUSEDPARAM"]
@@ -121,3 +150,20 @@ def test_record_format_page_has_the_header_of_the_spec() -> None:
     stated = [(name, int(at), int(bits) // 8 * int(n or 1)) for at, name, bits, n in rows]
     header = spec.RECORD_HEADER.fields.items()
     assert stated == [(name, at, field.itemsize) for name, (field, at) in header]
+
+
+def test_coherence_page_has_the_table_of_the_spec() -> None:
+    page = (ROOT / "docs/coherence.md").read_text()
+    short = dict(re.findall(r"^\| `(\w+)` \| (S?M?[ISEM]) \|", page, re.MULTILINE))
+    assert list(short) == [state.name.lower() for state in spec.DirectoryState]
+    for event in spec.DirectoryEvent:
+        (row,) = re.findall(rf"^\| `{event.name.lower()}` \| (.*) \|$", page, re.MULTILINE)
+        assert row.split(" | ") == [stated(short, row[event]) for row in spec.DIRECTORY_TABLE]
+
+
+def stated(short: dict[str, str], cell: spec.DirectoryTransition) -> str:
+    """A cell as the page writes it."""
+    actions = " ".join(
+        action.name.lower() for action in spec.DirectoryAction if action in cell.actions
+    )
+    return f"**{short[cell.next.name.lower()]}** {actions}" if cell.legal else "-"

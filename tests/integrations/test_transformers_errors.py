@@ -203,7 +203,7 @@ def test_closed_and_pickled() -> None:
 
 def test_nothing_stays_behind() -> None:
     cache = raw_cache(config())
-    device, tiers = cache._backing.device, cache._store.tiers
+    device, tiers = cache.system.device, cache._store.tiers
     fill(cache, 100)
     fork = copy.deepcopy(cache)
     alive = weakref.ref(cache)

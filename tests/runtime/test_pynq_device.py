@@ -256,3 +256,12 @@ def test_pynq_finds_overlay_and_drivers_by_entry_point():
     code += "print(type(ol.kv_compress_0).__name__, ol.bitfile_name.rpartition('/')[2])"
     result = _python(code, SPECKV_DEVICE="csim")
     assert result.stdout.splitlines() == ["KvCompress speckv.csim.bit"], result.stderr
+
+
+def test_memory_of_a_bank_by_its_name(device):
+    assert "PSDDR" in device.banks
+    with device.allocate(4096, bank="PSDDR") as buffer:
+        assert buffer.nbytes == 4096
+        assert buffer.belongs_to(device)
+    with pytest.raises(ConfigError, match=r"bank 'HBM0': device pynq has .*PSDDR"):
+        device.allocate(4096, bank="HBM0")

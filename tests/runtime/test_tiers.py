@@ -299,6 +299,11 @@ def test_close_gives_everything_back_and_ends_the_manager() -> None:
         (lambda: TierConfig(0, 1, 1 << 46), "l3_bytes"),
         (lambda: TierConfig(0, 1.5, 1), "l2_bytes 1.5 is not an int"),
         (lambda: TierConfig(0, 1, 1, "fifo"), "fifo"),
+        (lambda: TierConfig(0, 1, 1, l3_pool="ram"), "'ram' is not one of device, memory, numa"),
+        (lambda: TierConfig(0, 1, 1, l3_pool="numa:first"), "should be numa:NODE"),
+        (lambda: TierConfig(0, 1, 1, l3_pool="file"), "should be file:DIRECTORY"),
+        (lambda: TierConfig(0, 1, 1, l3_pool="memory:big"), "memory or memory:thp or memory:huge"),
+        (lambda: TierConfig(0, 1, 1, l3_pool=None), "pool None is not a string"),
     ],
 )
 def test_settings_are_checked(config: Any, what: str) -> None:

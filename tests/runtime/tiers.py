@@ -78,8 +78,8 @@ class Cache:
     def kv(self) -> StridedKV:
         return StridedKV.of(self.k, self.v, dtype=self.shape.dtype)
 
-    def put(self, tiers: TierManager, layer: int = 0) -> np.ndarray:
-        return tiers.put(layer, self.offsets, self.rows, self.offsets, self.kv())
+    def put(self, tiers: TierManager, layer: int = 0, keys: Any = None) -> np.ndarray:
+        return tiers.put(layer, self.offsets, self.rows, self.offsets, self.kv(), keys)
 
     def empty(self) -> Cache:
         return Cache(self.shape, np.zeros_like(self.k), np.zeros_like(self.v))

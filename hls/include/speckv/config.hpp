@@ -30,14 +30,22 @@
 #define SPECKV_INLINE static inline __attribute__((always_inline))
 #endif
 
-// Hot loops are compiled twice and chosen at load time: one library runs on every x86-64 (glibc: clones are
-// ifuncs) and uses AVX2 where it is. Other architectures need none (NEON is arm64's baseline); sanitizers
-// cannot have it (SPECKV_NO_DISPATCH), because ifuncs resolve before their runtime is up.
+// Hot loops are compiled for several levels and chosen at load time: one library runs on every x86-64 (glibc:
+// clones are ifuncs) and uses AVX2 where it is. Other architectures need none (NEON is arm64's baseline);
+// sanitizers cannot have it (SPECKV_NO_DISPATCH), because ifuncs resolve before their runtime is up.
 #if defined(__SYNTHESIS__) || defined(SPECKV_NO_DISPATCH) || !defined(__x86_64__) || !defined(__GLIBC__)
 #define SPECKV_CLONES
+#define SPECKV_WIDE_CLONES
 #else
 #define SPECKV_CLONES __attribute__((target_clones("default", "avx2")))
 #define SPECKV_HAS_CLONES
+// Where multipliers are the limit, AVX-512 pays; older compilers do not know its level by name.
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
+#define SPECKV_WIDE_CLONES __attribute__((target_clones("default", "avx2", "arch=x86-64-v4")))
+#define SPECKV_HAS_WIDE_CLONES
+#else
+#define SPECKV_WIDE_CLONES SPECKV_CLONES
+#endif
 #endif
 
 // Stands before a loop of 16 rounds or fewer: GCC would peel it into scalar code before it looks for vectors.

@@ -292,16 +292,16 @@ SPARE:
   return fine();
 }
 
-SPECKV_CLONES static Verdict klt_decode_fp16(const Geometry& g, const ap_uint<512>* image, const Unit& u,
-                                             uint32_t first_position, uint64_t params, uint32_t bytes,
-                                             const uint8_t payload[][BEAT_BYTES], KltDecodeWork& w,
-                                             uint16_t block[][LANES]) {
+SPECKV_WIDE_CLONES static Verdict klt_decode_fp16(const Geometry& g, const ap_uint<512>* image, const Unit& u,
+                                                  uint32_t first_position, uint64_t params, uint32_t bytes,
+                                                  const uint8_t payload[][BEAT_BYTES], KltDecodeWork& w,
+                                                  uint16_t block[][LANES]) {
   return klt_decode<Fp16>(g, image, u, first_position, params, bytes, payload, w, block);
 }
-SPECKV_CLONES static Verdict klt_decode_bf16(const Geometry& g, const ap_uint<512>* image, const Unit& u,
-                                             uint32_t first_position, uint64_t params, uint32_t bytes,
-                                             const uint8_t payload[][BEAT_BYTES], KltDecodeWork& w,
-                                             uint16_t block[][LANES]) {
+SPECKV_WIDE_CLONES static Verdict klt_decode_bf16(const Geometry& g, const ap_uint<512>* image, const Unit& u,
+                                                  uint32_t first_position, uint64_t params, uint32_t bytes,
+                                                  const uint8_t payload[][BEAT_BYTES], KltDecodeWork& w,
+                                                  uint16_t block[][LANES]) {
   return klt_decode<Bf16>(g, image, u, first_position, params, bytes, payload, w, block);
 }
 

@@ -279,16 +279,16 @@ SPECKV_INLINE Coded klt_encode(const Geometry& g, const ap_uint<512>* image, con
   return klt_payload(g, u, choose_set(g, u, w), limit_bytes, w, payload);
 }
 
-SPECKV_CLONES static Coded klt_encode_fp16(const Geometry& g, const ap_uint<512>* image, const Unit& u,
-                                           uint32_t first_position, uint32_t limit_bytes,
-                                           const uint16_t block[][LANES], KltEncodeWork& w,
-                                           uint8_t payload[][BEAT_BYTES]) {
+SPECKV_WIDE_CLONES static Coded klt_encode_fp16(const Geometry& g, const ap_uint<512>* image, const Unit& u,
+                                                uint32_t first_position, uint32_t limit_bytes,
+                                                const uint16_t block[][LANES], KltEncodeWork& w,
+                                                uint8_t payload[][BEAT_BYTES]) {
   return klt_encode<Fp16>(g, image, u, first_position, limit_bytes, block, w, payload);
 }
-SPECKV_CLONES static Coded klt_encode_bf16(const Geometry& g, const ap_uint<512>* image, const Unit& u,
-                                           uint32_t first_position, uint32_t limit_bytes,
-                                           const uint16_t block[][LANES], KltEncodeWork& w,
-                                           uint8_t payload[][BEAT_BYTES]) {
+SPECKV_WIDE_CLONES static Coded klt_encode_bf16(const Geometry& g, const ap_uint<512>* image, const Unit& u,
+                                                uint32_t first_position, uint32_t limit_bytes,
+                                                const uint16_t block[][LANES], KltEncodeWork& w,
+                                                uint8_t payload[][BEAT_BYTES]) {
   return klt_encode<Bf16>(g, image, u, first_position, limit_bytes, block, w, payload);
 }
 

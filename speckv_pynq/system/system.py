@@ -1,0 +1,276 @@
+"""CXLSpecKVSystem: blocks by request, layer and position, over tiers, page table and directory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from speckv_pynq import spec
+from speckv_pynq.block import NUMPY_DTYPES, BlockShape
+from speckv_pynq.codebook import Codebook
+from speckv_pynq.codec import Codec, LoadedCodebook
+from speckv_pynq.config import TierConfig
+from speckv_pynq.device import Device, open_device
+from speckv_pynq.errors import ConfigError, NotStored, ShapeError, SpeckvError
+from speckv_pynq.native import U64
+from speckv_pynq.native.page_table import PageTable, block_keys
+from speckv_pynq.system.config import SystemConfig
+from speckv_pynq.system.leases import Leases
+from speckv_pynq.system.stats import SystemStats
+from speckv_pynq.tiers import StridedKV, TierManager
+from speckv_pynq.tiers.storing import Keys
+
+Array = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What a model's cache looks like. dtype: of blocks; fingerprint: of model, layout and RoPE, 0: not stated."""
+
+    layers: int
+    kv_heads: int
+    head_dim: int
+    dtype: spec.DType = spec.DType.FP16
+    fingerprint: int = 0
+
+
+class CXLSpecKVSystem:
+    """Device, codebook, tiers, page table and directory of one model's cache, opened and closed together.
+
+    Safe to use from several threads. put, get, fork and free name blocks by request, layer and position; `tiers` is
+    for adapters that keep handles themselves; agents of `leases` may hold blocks besides. A call that raises has
+    changed nothing. A context manager, which closes it.
+    """
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        config: SystemConfig = SystemConfig(),
+        codebook: Codebook | None = None,
+        *,
+        device: Device | None = None,
+        tiers: TierConfig | None = None,
+    ) -> None:
+        """device: one that is open already and becomes the system's; None: the one that config names.
+        tiers: instead of the budgets and policy of config. Where the codebook joins N layers in a record, a block
+        has the KV heads of N layers, those of the first one first, and `layer` names the first.
+        """
+        self.geometry, self.config = geometry, config
+        scheme = spec.Scheme[config.scheme.upper()]
+        if (scheme == spec.Scheme.KLT) != (codebook is not None):
+            raise ConfigError(f"scheme {config.scheme}: a codebook goes with klt, and klt with one")
+        self.span_layers = 1 if codebook is None else codebook.layer_count
+        heads = geometry.kv_heads * self.span_layers
+        shape = BlockShape(config.block_tokens, heads, geometry.head_dim, geometry.dtype)
+        self.device = device or open_device(config.device, config.num_fpga_engines or None)
+        try:
+            loaded = None if codebook is None else LoadedCodebook(self.device, codebook)
+            self._loaded = loaded
+            Codec(self.device, shape, scheme, geometry.fingerprint, loaded).self_test()
+            self.tiers = TierManager(
+                self.device, shape, scheme, tiers or config.tiers, geometry.fingerprint,
+                layers=geometry.layers, codebook=loaded,
+            )  # fmt: skip
+        except BaseException:
+            self.device.close()
+            raise
+        self.shape = shape
+        self.leases = Leases(config.lease_s)
+        self._pages = PageTable()
+        self._lock = threading.RLock()  # of the page table with the references that it stands for
+        self._closed = False
+
+    # ---- blocks by address
+
+    def put(
+        self,
+        req_id: int,
+        layer: int,
+        position: int,
+        k: Array,
+        v: Array,
+        keys: Keys | None = None,
+    ) -> None:
+        """Stores whole blocks, of positions `position` and following; what stood there before is replaced.
+
+        k, v: (tokens, heads, head_dim) in the blocks' dtype (bf16: its bits as uint16), whole blocks. keys: as for
+        TierManager.put. Replacing waits for agents that hold leases on the blocks (LeaseError at its deadline).
+        """
+        blocks = self._blocks(layer, position, k.shape[0])
+        for name, array in (("k", k), ("v", v)):
+            want = (k.shape[0], self.shape.heads, self.shape.head_dim)
+            if array.shape != want or array.dtype != NUMPY_DTYPES[self.shape.dtype]:
+                raise ShapeError(
+                    f"{name}: {array.shape} {array.dtype}, not {want} {NUMPY_DTYPES[self.shape.dtype]}"
+                )
+        offsets = np.arange(len(blocks)) * self.shape.tokens
+        source = StridedKV.of(*(x.transpose(1, 0, 2)[None] for x in (k, v)), self.shape.dtype)
+        pages = block_keys(req_id, layer, blocks)
+        handles = self.tiers.put(
+            layer, position + offsets, np.zeros_like(offsets), offsets, source, keys
+        )
+        try:
+            with self.leases.exclusive(pages), self._lock:
+                old = self._pages.map(pages, handles)
+        except BaseException:
+            self.tiers.release(handles)
+            raise
+        self.tiers.release(old[old != 0])
+
+    def get(self, req_id: int, layer: int, position: int, tokens: int) -> tuple[Array, Array]:
+        """K and V of whole blocks, (tokens, heads, head_dim) each; NotStored names the first block that is not there.
+
+        RecordError for a damaged record: a miss, for the caller to compute or fetch again.
+        """
+        blocks = self._blocks(layer, position, tokens)
+        kind = (1, self.shape.heads, len(blocks) * self.shape.tokens, self.shape.head_dim)
+        k, v = (np.empty(kind, NUMPY_DTYPES[self.shape.dtype]) for _ in range(2))
+        handles = self._held(req_id, layer, blocks)
+        try:
+            offsets = np.arange(len(blocks)) * self.shape.tokens
+            target = StridedKV.of(k, v, self.shape.dtype)
+            self.tiers.get(handles, np.zeros_like(offsets), offsets, target)
+        finally:
+            self.tiers.release(handles)
+        return k[0].transpose(1, 0, 2), v[0].transpose(1, 0, 2)
+
+    def stored(self, req_id: int, layer: int, position: int, tokens: int) -> npt.NDArray[np.bool_]:
+        """Which blocks of a range are there, (blocks,)."""
+        blocks = self._blocks(layer, position, tokens)
+        with self._lock:
+            self._check_open()
+            return self._pages.lookup(block_keys(req_id, layer, blocks)) != 0
+
+    def prefetch_step(
+        self,
+        req_id: int,
+        layer: int,
+        cur_pos: int,
+        recent_tokens: Sequence[int] = (),
+        depth_k: int | None = None,
+    ) -> int:
+        """Brings up to depth_k (None: the configured depth) blocks into L2 ahead of their get; how many came.
+
+        In the order in which dense attention reads: the blocks before cur_pos of this layer that are not decoded yet,
+        then those of the following layers. recent_tokens are not used: that order is known without them.
+        """
+        depth = self.config.prefetch_depth if depth_k is None else depth_k
+        if depth < 0:
+            raise ConfigError(f"depth_k {depth} < 0")
+        blocks = np.arange(cur_pos // self.shape.tokens)
+        handles: list[U64] = []
+        with self._lock:
+            self._check_open()
+            for at in range(layer, self.geometry.layers, self.span_layers):
+                found = self._pages.lookup(block_keys(req_id, at, blocks))
+                handles.append(found[found != 0])
+                if sum(map(len, handles)) >= depth:
+                    break
+            wanted = np.concatenate(handles)[:depth] if handles else np.empty(0, np.uint64)
+            return self.tiers.prefetch(wanted)
+
+    def fork(self, req_id: int, new_req_id: int) -> int:
+        """A new request with the blocks of another, by reference; how many. ConfigError where it has blocks already."""
+        with self._lock:
+            self._check_open()
+            if len(self._pages.blocks(new_req_id)[0]):
+                raise ConfigError(f"request {new_req_id} has blocks already: free it first")
+            pages, handles = self._pages.blocks(req_id)
+            pages[:, 0] = new_req_id
+            self.tiers.retain(handles)
+            try:
+                self._pages.map(pages, handles)
+            except BaseException:
+                self.tiers.release(handles)
+                raise
+            return len(handles)
+
+    def free(self, req_id: int) -> int:
+        """Drops a request's blocks; how many. Waits for agents that hold leases on them (LeaseError)."""
+        with self._lock:
+            self._check_open()
+            pages = self._pages.blocks(req_id)[0]
+        with self.leases.exclusive(pages), self._lock:
+            handles = self._pages.free_request(req_id)
+        self.tiers.release(handles)
+        return len(handles)
+
+    # ---- the whole
+
+    def stats(self) -> SystemStats:
+        """What is held and has been done."""
+        with self._lock:
+            self._check_open()
+            pages, directory = self._pages.stats(), self.leases.directory.stats()
+            return SystemStats(
+                tiers=self.tiers.stats(),
+                requests=pages.requests,
+                mapped_blocks=pages.entries,
+                agents=directory.agents - 1,  # one is the system itself
+                leases=directory.leases,
+                recalls=directory.recalls,
+                fenced_agents=directory.fenced,
+                metadata_bytes=pages.metadata_bytes + directory.metadata_bytes,
+            )
+
+    def close(self) -> None:
+        """Gives everything back; harmless when repeated."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self.tiers.close()
+            if self._loaded is not None:
+                self._loaded.close()
+            self._pages.close()
+            self.leases.close()
+            self.device.close()
+
+    def __enter__(self) -> CXLSpecKVSystem:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # ---- inside
+
+    def _blocks(self, layer: int, position: int, tokens: int) -> npt.NDArray[np.int64]:
+        """Block numbers of a range of whole blocks."""
+        each = self.shape.tokens
+        if position < 0 or position % each or tokens <= 0 or tokens % each:
+            raise ShapeError(
+                f"positions {position}..{position + tokens - 1} are not whole blocks of {each} tokens"
+            )
+        if not 0 <= layer < self.geometry.layers or layer % self.span_layers:
+            raise ConfigError(
+                f"layer {layer} is not one of 0, {self.span_layers}, ... below {self.geometry.layers}"
+            )
+        return np.arange(position // each, (position + tokens) // each)
+
+    def _held(self, req_id: int, layer: int, blocks: npt.NDArray[np.int64]) -> U64:
+        """Handles with a reference each, so that nobody's free takes them away under the caller."""
+        with self._lock:
+            self._check_open()
+            handles = self._pages.lookup(block_keys(req_id, layer, blocks))
+            missing = np.flatnonzero(handles == 0)
+            if len(missing):
+                at = int(blocks[missing[0]]) * self.shape.tokens
+                raise NotStored(
+                    f"request {req_id}, layer {layer}: no block at position {at}; put it first"
+                )
+            self.tiers.retain(handles)
+            return handles
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise SpeckvError("the system is closed")
