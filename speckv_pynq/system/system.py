@@ -156,7 +156,9 @@ class CXLSpecKVSystem:
         recent_tokens: Sequence[int] = (),
         depth_k: int | None = None,
     ) -> int:
-        """Brings up to depth_k (None: the configured depth) blocks into L2 ahead of their get; how many came.
+        """Begins to bring up to depth_k (None: the configured depth) blocks into L2 ahead of their get; how many.
+
+        Returns at once; see TierManager.prefetch.
 
         In the order in which dense attention reads: the blocks before cur_pos of this layer that are not decoded yet,
         then those of the following layers. recent_tokens are not used: that order is known without them.
