@@ -123,8 +123,8 @@ SPECKV_API int32_t speckv_core_evict(speckv_core* core, uint32_t tier, uint32_t 
 /* Two-phase admission, for blocks that are decoded while others call. reserve takes `count` slots that are no
  * block's yet, after evictions as above; no call but install changes them, so a device may write there
  * whatever becomes of the blocks. offsets: (count).
- * install ends that: a slot at offsets[i] becomes handles[i]'s, the newest of the tier, or goes back where the
- * handle is stale (0 always is) or has a slot there already. installed: how many became a block's. */
+ * install ends that: a slot at offsets[i] becomes handles[i]'s, the newest of the tier, or goes back where
+ * the handle is stale (0 always is) or has a slot there already. installed: how many became a block's. */
 SPECKV_API int32_t speckv_core_reserve(speckv_core* core, uint32_t tier, uint32_t evictions, uint32_t count,
                                        uint64_t* offsets, struct speckv_core_error* error);
 SPECKV_API int32_t speckv_core_install(speckv_core* core, uint32_t tier, uint32_t count,

@@ -28,7 +28,8 @@ PATIENCE_S: Final = 0.1
 _OWNER: Final = 1
 _S = spec.CommandStatus
 _CANCELLED: Final = (_S.CANCELLED, _S.SUPERSEDED)
-_OVER: Final = (_S.OK, _S.FAILED_BLOCKS, *_CANCELLED)  # no run of such a command writes any more
+# No run of a command that ended like this writes any more.
+_OVER: Final = (_S.OK, _S.FAILED_BLOCKS, _S.FENCED, *_CANCELLED)
 
 
 @dataclass(eq=False)
@@ -255,12 +256,12 @@ class Prefetcher:
         came = self._install(np.where(sound, batch.handles, 0)[over], batch.slots[over])
         if not over.all():
             self._late.append(batch.slots[~over])
-        good = int(sound.sum())
-        cancelled = len(sound) - max(good, ran) if done.status in _CANCELLED else 0
-        self.decoded += good
+        tried = np.arange(len(sound)) < (ran if done.status in _CANCELLED else len(sound))
+        failed = int((tried & ~sound & (batch.handles != 0)).sum())
+        self.decoded += int(sound.sum())
         self.fetched += came
-        self.cancelled += good - came + cancelled
-        self.failed += len(sound) - good - cancelled
+        self.failed += failed
+        self.cancelled += len(sound) - came - failed
         batch.table.commands -= 1
         if not batch.table.commands:
             self._drop(batch.table)
