@@ -4,8 +4,8 @@ put: pack -> encode in staging, worst-case slots -> lines of L3 for the bytes th
 nothing.
 get: L1 and L2 hits are unpacked where they are; misses are decoded, into the L1 slots that the
 policy gives them or into staging, one round ahead of the unpacking.
-prefetch: commands for a driver, decoded into reserved slots of L2 while others call; each call takes in
-what has ended. No call waits for it but a get of the very blocks that a command is decoding.
+prefetch: commands for a driver, decoded into reserved slots of L2 while others call; later calls take in
+what has ended, a get only what it wants. No call waits but a get of the very blocks that a command is decoding.
 """
 
 from __future__ import annotations
@@ -135,7 +135,8 @@ class TierManager:
                 return
         self._prefetcher.wait(running)  # not under the lock: others may hit meanwhile
         with self._lock:
-            self._begin()
+            self._check_open()
+            self._prefetcher.claim(wanted)
             self._prefetcher.give_up(wanted)
             self._fetcher.get(wanted, places)
 
@@ -152,7 +153,7 @@ class TierManager:
             return self._prefetcher.start(np.ascontiguousarray(handles, np.uint64))
 
     def poll(self) -> int:
-        """Takes in what has been brought up, as every call does; how many blocks are still on their way."""
+        """Takes in what has been brought up, as most calls do; how many blocks are still on their way."""
         with self._lock:
             self._begin()
             return self._prefetcher.under_way

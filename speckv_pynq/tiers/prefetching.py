@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from speckv_pynq import spec
 from speckv_pynq.codec import Codec
-from speckv_pynq.device.protocol import Descriptors, DeviceBuffer
+from speckv_pynq.device.protocol import DeviceBuffer
 from speckv_pynq.driver import SpeckvDriver
 from speckv_pynq.driver.commands import Commands
 from speckv_pynq.driver.completion import Completion
@@ -23,6 +23,7 @@ from speckv_pynq.tiers.staging import Staging
 
 # Of one command: the most that a get of its blocks waits for, enough to be worth the hand-over.
 COMMAND_DESCRIPTORS: Final = 32
+_NO_SLOTS: Final = np.empty(0, np.uint64)
 # How long a get waits for a command that runs; after that it decodes the block itself.
 PATIENCE_S: Final = 0.1
 _OWNER: Final = 1
@@ -90,15 +91,17 @@ class Prefetcher:
         if not new:
             return 0
         driver = self._driver or self._open()
-        table = self._table(driver, len(new), each)
+        table, slots = self._table(driver, len(new), each), _NO_SLOTS
         try:
             slots = self._reserve(len(new))
-        except BaseException:
-            self._drop(table)
+            rows = self._staging.describe_decode(plan, new, slots)
+            table.buffer.array[: rows.nbytes] = rows.view(np.uint8)
+            commands = self._commands(table, len(rows), each)
+            self._book(commands, table, plan.handles[new], slots)
+            driver.submit(commands)
+        except Exception:  # no command was taken
+            self._undo(table, slots)
             raise
-        rows = self._staging.describe_decode(plan, new, slots)
-        table.buffer.array[: rows.nbytes] = rows.view(np.uint8)
-        self._submit(driver, table, rows, plan.handles[new], slots, each)
         return len(new)
 
     def collect(self) -> None:
@@ -107,31 +110,34 @@ class Prefetcher:
         if driver is None or not (self._batches or self._late):
             return
         self._ended += driver.poll_done(owner=_OWNER)
-        while self._ended:  # kept there: if one cannot be taken in, the others still are
-            done = self._ended.pop(0)
-            self._take_in(self._batches.pop(done.tag), done)
+        self._take_in_ended()
         if self._late and not driver.late_runs:
             for slots in self._late:
                 self._install(np.zeros_like(slots), slots)
             self._late.clear()
 
     def claim(self, handles: U64) -> list[int]:
-        """Ahead of a get of these: commands that wait are cancelled; tags of those that run.
+        """Ahead of a get of these: of their commands those that have ended are taken in, those that wait cancelled.
 
-        StaleHandle, and nothing has been cancelled, where a handle is stale.
+        Tags of those that run. Other commands are left alone: taking them in is not this get's to pay for.
+        StaleHandle, and nothing has changed, where a handle is stale.
         """
-        self.collect()
         if not self._pending:
             return []
         tags = {self._pending[h] for h in self._pending.keys() & set(handles.tolist())}
         if not tags:
             return []
         self._core.plan_get(handles, counted=False)
-        assert self._driver is not None
+        driver, running = self._driver, []
+        assert driver is not None
         for tag in tags:
-            self._driver.cancel(owner=_OWNER, tag=tag)
-        self.collect()
-        return [tag for tag in tags if tag in self._batches]
+            driver.cancel(owner=_OWNER, tag=tag)
+            try:
+                self._ended.append(driver.wait(tag, 0.0, owner=_OWNER))
+            except DeviceTimeout:
+                running.append(tag)
+            self._take_in_ended()
+        return running
 
     def wait(self, tags: list[int]) -> None:
         """Waits for commands, not longer than PATIENCE_S. Needs no lock."""
@@ -205,34 +211,28 @@ class Prefetcher:
         self._reserved -= len(slots)
         return self._core.install(Tier.L2, handles, slots)
 
-    def _submit(
-        self,
-        driver: SpeckvDriver,
-        table: Table,
-        rows: Descriptors,
-        handles: U64,
-        slots: U64,
-        each: int,
-    ) -> None:
-        """The books first: a command that got away with an interrupt is still taken in."""
-        parts, step = len(self._codec.parts), _result_lines(each * len(self._codec.parts))
-        commands = self._commands(table, len(rows), each * parts, step)
-        for i, tag in enumerate(commands["tag"].tolist()):
-            part = slice(i * each, (i + 1) * each)
-            line = len(rows) + i * step
-            self._batches[tag] = Batch(handles[part], slots[part], table, line)
-            self._pending.update(dict.fromkeys(handles[part].tolist(), tag))
-        try:
-            driver.submit(commands)
-        except Exception:  # none was taken
-            for tag in commands["tag"].tolist():
-                for handle in self._batches.pop(tag).handles.tolist():
-                    del self._pending[handle]
-            self._install(np.zeros_like(slots), slots)
-            self._drop(table)
-            raise
+    def _book(self, commands: Commands, table: Table, handles: U64, slots: U64) -> None:
+        """Ahead of their submission: a command that got away with an interrupt is still taken in."""
+        parts, first = len(self._codec.parts), 0
+        for command in commands:
+            end = first + int(command["count"]) // parts
+            batch = Batch(handles[first:end], slots[first:end], table, int(command["results_line"]))
+            self._batches[int(command["tag"])] = batch
+            self._pending.update(dict.fromkeys(batch.handles.tolist(), int(command["tag"])))
+            first = end
 
-    def _commands(self, table: Table, descriptors: int, each: int, step: int) -> Commands:
+    def _undo(self, table: Table, slots: U64) -> None:
+        for tag, batch in list(self._batches.items()):
+            if batch.table is table:
+                del self._batches[tag]
+                for handle in batch.handles.tolist():
+                    del self._pending[handle]
+        self._install(np.zeros_like(slots), slots)
+        self._drop(table)
+
+    def _commands(self, table: Table, descriptors: int, each: int) -> Commands:
+        """Commands of `each` blocks for the descriptors in a table."""
+        each *= len(self._codec.parts)
         firsts = np.arange(0, descriptors, each)
         commands = np.zeros(len(firsts), spec.COMMAND)
         commands["tag"] = [next(self._tags) for _ in firsts]
@@ -243,8 +243,13 @@ class Prefetcher:
         commands["descriptors"] = commands["results"] = table.number
         commands["descriptors_line"] = firsts
         commands["count"] = np.minimum(each, descriptors - firsts)
-        commands["results_line"] = descriptors + np.arange(len(firsts)) * step
+        commands["results_line"] = descriptors + np.arange(len(firsts)) * _result_lines(each)
         return commands
+
+    def _take_in_ended(self) -> None:
+        while self._ended:  # kept there: if one cannot be taken in, the others still are
+            done = self._ended.pop(0)
+            self._take_in(self._batches.pop(done.tag), done)
 
     def _take_in(self, batch: Batch, done: Completion) -> None:
         """Sound blocks become hits; slots that nothing writes to any more go back."""
