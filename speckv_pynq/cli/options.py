@@ -181,6 +181,12 @@ def add_budgets(parser: argparse.ArgumentParser) -> None:
         default="dense",
         help="dense keeps a fixed share of blocks in L1, lru the last ones used; default: %(default)s",
     )
+    group.add_argument(
+        "--l3-pool",
+        default="device",
+        metavar="POOL",
+        help="memory of L3, as `speckv doctor` lists it: memory:thp, numa:1, file:DIRECTORY, ...; default: %(default)s",
+    )
 
 
 def cache_config(arguments: argparse.Namespace, scheme: str, **fields: Any) -> CacheConfig:
@@ -199,8 +205,9 @@ def cache_config(arguments: argparse.Namespace, scheme: str, **fields: Any) -> C
         value = getattr(arguments, f"{tier}_mb", None)
         if value is not None:
             named[f"{tier}_bytes"] = value
-    if hasattr(arguments, "policy"):
-        named["policy"] = arguments.policy
+    for name in ("policy", "l3_pool"):
+        if hasattr(arguments, name):
+            named[name] = getattr(arguments, name)
     return CacheConfig(scheme=scheme, **named)
 
 

@@ -149,6 +149,11 @@ class TierManager:
             self._fetcher.settle()
             self._core.release(np.ascontiguousarray(handles, np.uint64))
 
+    @property
+    def overflows(self) -> int:
+        """As in `stats`, for callers that ask around every put."""
+        return self._storer.done.overflows
+
     def stats(self) -> TierStats:
         """What is held and has been done."""
         with self._lock:
