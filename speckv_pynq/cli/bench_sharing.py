@@ -30,18 +30,12 @@ def register(benches: options.Commands) -> None:
     parser = benches.add_parser(
         NAME, help="a common prompt is held once", description=DESCRIPTION, epilog=EPILOG
     )
-    for name, default, what in (
+    options.add_counts(
+        parser,
         ("conversations", 64, "how many"),
         ("prompt-tokens", 1024, "that all have"),
         ("own-tokens", 64, "of each"),
-    ):
-        parser.add_argument(
-            f"--{name}",
-            type=options.positive,
-            default=default,
-            metavar="N",
-            help=f"{what}; default: %(default)s",
-        )
+    )
     options.add_model(parser)
     options.add_cache(parser)
     options.add_json(parser)

@@ -104,6 +104,18 @@ def add_scheme(
         parser.add_argument("--scheme", choices=choices, default="int4", help=text)
 
 
+def add_counts(parser: Any, *counts: tuple[str, int, str]) -> None:
+    """Options of positive numbers: name, default, what is counted. parser: or a group of one."""
+    for name, default, what in counts:
+        parser.add_argument(
+            f"--{name}",
+            type=positive,
+            default=default,
+            metavar="N",
+            help=f"{what}; default: %(default)s",
+        )
+
+
 def add_text(parser: argparse.ArgumentParser) -> None:
     """What fills a cache that is measured."""
     parser.add_argument(
