@@ -12,10 +12,10 @@ pytest.importorskip("transformers")
 import torch
 from transformers import DynamicCache
 
-from speckv_pynq.errors import ConfigError
+from speckv_pynq.errors import ConfigError, UnsupportedLayer
 from speckv_pynq.integrations._forward import forward
 from speckv_pynq.integrations.transformers import SpecKVCache
-from tests.integrations.tiny import LAYERS, RAW, logits, model, padded, prompt
+from tests.integrations.tiny import HEAD_DIM, LAYERS, RAW, config, logits, model, padded, prompt
 
 pytestmark = pytest.mark.requires("libspeckv")
 BLOCK = 16
@@ -143,3 +143,21 @@ def test_wrong_words_are_refused() -> None:
         run(cache, prompt(1, 8))
         with pytest.raises(ConfigError, match="tell_tokens after 8 tokens"):
             cache.tell_tokens(prompt(1, COMMON))
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_keys_that_depend_on_the_length_are_not_shared_by_tokens(kind: str) -> None:
+    rope = {"rope_type": kind, "rope_theta": 10000.0, "factor": 2.0}
+    if kind == "longrope":
+        factors = [1.0] * (HEAD_DIM // 2)
+        rope |= {
+            "short_factor": factors,
+            "long_factor": factors,
+            "original_max_position_embeddings": 512,
+        }
+    stated = config(rope_parameters=rope, dtype=torch.float32)
+    with (
+        SpecKVCache.for_model(stated, CONFIG) as cache,
+        pytest.raises(UnsupportedLayer, match=kind),
+    ):
+        cache.tell_tokens(prompt(1, COMMON))
