@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -56,7 +56,9 @@ def measure(
     prompt, rest = ids[:prompt_tokens], ids[prompt_tokens:]
     counts = []
     with ExitStack() as stack:
-        first = stack.enter_context(SpecKVCache.for_model(loaded.model, config))
+        # Decoded copies of every conversation would take far more than the records that are counted here.
+        records_alone = replace(config, l1_bytes=0)
+        first = stack.enter_context(SpecKVCache.for_model(loaded.model, records_alone))
         caches = [first, *(stack.enter_context(first.sibling()) for _ in range(conversations - 1))]
         for cache, own in zip(caches, rest.split(own_tokens), strict=True):
             text = torch.cat([prompt, own])[None].to(loaded.model.device)
