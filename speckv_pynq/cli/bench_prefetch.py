@@ -30,14 +30,7 @@ def register(benches: options.Commands) -> None:
     parser = benches.add_parser(
         NAME, help="hits while blocks are prefetched", description=DESCRIPTION, epilog=EPILOG
     )
-    for name, default, what in (("repeats", 7, "prefetches"), ("blocks", 256, "of each")):
-        parser.add_argument(
-            f"--{name}",
-            type=options.positive,
-            default=default,
-            metavar="N",
-            help=f"{what}; default: %(default)s",
-        )
+    options.add_counts(parser, ("repeats", 7, "prefetches"), ("blocks", 256, "in each"))
     options.add_json(parser)
     parser.set_defaults(run=run)
 
