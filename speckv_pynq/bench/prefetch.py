@@ -100,7 +100,8 @@ def _prefetch(
         finally:
             over.set()
 
-    thread, hits = threading.Thread(target=work), []
+    thread = threading.Thread(target=work)
+    hits: list[float] = []
     thread.start()
     while not over.is_set() or not hits:
         hits.append(_read(tiers, handles[:1], cache))
