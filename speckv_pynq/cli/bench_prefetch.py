@@ -14,8 +14,8 @@ NAME = "prefetch"
 
 DESCRIPTION = """\
 The tier manager with 8 KV heads of 128 (int4), csim with two engines: one thread prefetches many blocks from L3 into
-L2, another reads one block that is in L1, over and over. On csim the kernels take the cores that the reader runs on; its
-99th percentile shows that.
+L2, another reads one block that is in L1, over and over. On csim the kernels take the cores that the reader runs on;
+its 99th percentile shows that.
 """
 EPILOG = """\
 examples:
