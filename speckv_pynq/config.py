@@ -56,8 +56,8 @@ class TierConfig:
     l1_bytes: decoded blocks that stay; 0 keeps none. l2_bytes: staging, and decoded blocks brought
     up early. l3_bytes: records. Memory is taken as it is used: a large budget costs nothing.
     policy: "dense" keeps the first blocks that fit and streams the rest, for attention that reads
-    every block each step; "lru" keeps the last ones used, for conversations that come back; "heat" keeps those used most,
-    old uses counting less, for sparse attention that reads few blocks, the same ones again and again.
+    every block each step; "lru" keeps the last ones used, for conversations that come back; "heat" keeps those used
+    most, old uses counting less, for sparse attention, which reads few blocks, mostly the same again.
     share_equal: blocks whose records are equal are held once; costs a hash of each record.
     l3_pool: the memory of L3, a PoolName; kinds other than device and fpga are for csim alone.
     """

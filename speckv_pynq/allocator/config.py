@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from speckv_pynq import spec
-
 from speckv_pynq.errors import ConfigError
 from speckv_pynq.native import system as native
 

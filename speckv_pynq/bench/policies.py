@@ -52,9 +52,7 @@ def measure(
                 hits[name] = _hits(name, trace, slots) / trace.uses
                 advance()
             found.append(
-                Figures(
-                    trace.name, trace.synthetic, trace.blocks, trace.uses, share, slots, hits
-                )
+                Figures(trace.name, trace.synthetic, trace.blocks, trace.uses, share, slots, hits)
             )
     return found
 

@@ -138,7 +138,7 @@ class Arc:
             self._often_ghosts[self._often.popitem(last=False)[0]] = None
 
 
-RIVALS: Final = {"s3-fifo": S3Fifo, "arc": Arc}
+RIVALS: Final[dict[str, type[S3Fifo] | type[Arc]]] = {"s3-fifo": S3Fifo, "arc": Arc}
 
 
 def hits_of(rival: S3Fifo | Arc, trace: Trace) -> int:
@@ -159,7 +159,9 @@ def optimum(trace: Trace, slots: int) -> int:
         uses.append(following[trace.calls[i]].tolist())
         following[trace.calls[i]] = i
     hits, held = 0, {}  # block -> its next use
-    furthest: list[tuple[int, int]] = []  # (-next use, block); of a block that was used since, out of date
+    furthest: list[
+        tuple[int, int]
+    ] = []  # (-next use, block); of a block that was used since, out of date
     for call, nexts in zip(trace.calls, reversed(uses), strict=True):
         for block, next_use in zip(call.tolist(), nexts, strict=True):
             hits += block in held

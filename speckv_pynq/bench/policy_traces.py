@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from speckv_pynq.integrations._forward import cache_argument
+
 Blocks = npt.NDArray[np.int64]
 PREFILL_TOKENS = 256  # in one forward pass
 DECODE_TOKENS = 32
@@ -61,17 +63,18 @@ def _attention_weights(
     from transformers import DynamicCache
 
     implementation = model.config._attn_implementation
-    model.set_attn_implementation("eager")  # the only one that gives weights
     prompt = len(ids) - steps
     starts = [*range(0, prompt, PREFILL_TOKENS), *range(prompt, len(ids), DECODE_TOKENS)]
     cache = DynamicCache()
     try:
         for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
             wanted = start >= prompt
+            if wanted:
+                model.set_attn_implementation("eager")  # the only one that gives weights
             with torch.no_grad():
                 out = model.base_model(
                     ids[None, start:end].to(model.device),
-                    past_key_values=cache,
+                    **{cache_argument(model.base_model.__class__): cache},
                     use_cache=True,
                     output_attentions=wanted,
                 )

@@ -10,6 +10,6 @@ from speckv_pynq.native.pack import SlotLayout, Workers, pack_blocks, pack_level
 from speckv_pynq.native.page_table import PageTable, PageTableStats, block_keys
 
 __all__ = [
-    "NO_OFFSET", "U8", "U32", "U64", "Core", "GetPlan", "PageTable", "PageTableStats", "SlotLayout", "Tier",
+    "NO_OFFSET", "F64", "U8", "U32", "U64", "Core", "GetPlan", "PageTable", "PageTableStats", "SlotLayout", "Tier",
     "Workers", "block_keys", "pack_blocks", "pack_level", "unpack_blocks",
 ]  # fmt: skip

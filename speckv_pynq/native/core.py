@@ -151,7 +151,12 @@ class Core:
         handles = as_u64(handles)
         heats, error = np.empty(len(handles)), Error()
         status = self._lib.speckv_core_heats(
-            self._core, int(tier), len(handles), address(handles), address(heats), ctypes.byref(error)
+            self._core,
+            int(tier),
+            len(handles),
+            address(handles),
+            address(heats),
+            ctypes.byref(error),
         )
         self._check(status, error, "heats")
         return heats

@@ -168,7 +168,9 @@ class TierManager:
                 l2_blocks=core.slots[1],
                 l3_bytes=core.held_bytes[2],
                 l3_slack_bytes=core.held_bytes[2] - core.used_bytes[2],
-                metadata_bytes=core.metadata_bytes + self._storer.shared.nbytes + self._policy.nbytes,
+                metadata_bytes=core.metadata_bytes
+                + self._storer.shared.nbytes
+                + self._policy.nbytes,
                 hits_l1=core.hits[0],
                 hits_l2=core.hits[1],
                 misses=core.misses,

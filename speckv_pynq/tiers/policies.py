@@ -110,8 +110,8 @@ class HeatPolicy:
 
     A get uses each of its blocks once. Heat belongs to a block as long as it has references, in whatever tier, so
     that one that left comes back with its past; a miss colder than all residents is not admitted.
-    half_life_uses: uses of any blocks after which a use counts half; None: HALF_LIFE_ROUNDS times the blocks held, which
-    suits sparse attention; where what was used last matters most, as in conversations, LruPolicy finds more.
+    half_life_uses: uses of any blocks after which a use counts half; None: HALF_LIFE_ROUNDS times the blocks held.
+    That suits sparse attention; where what was used last matters most, as in conversations, LruPolicy finds more.
     """
 
     wants_hits = True
