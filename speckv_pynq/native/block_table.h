@@ -52,7 +52,7 @@ class BlockTable {
     uint32_t references = 0;
     uint32_t position = 0;
     uint32_t layer = 0;
-    uint32_t mark = 0;  // scratch of one call, 0 between calls
+    uint32_t mark = 0;                                       // scratch of one call, 0 between calls
     double heat = -std::numeric_limits<double>::infinity();  // log2 of the sum of 2^when over its uses
   };
   struct Record {

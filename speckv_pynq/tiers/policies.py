@@ -14,8 +14,11 @@ import numpy.typing as npt
 
 from speckv_pynq.native import F64, U64, Core, Tier
 
-# A use counts half once every block held could have been used so often since: measured (`speckv bench policies`).
-HALF_LIFE_ROUNDS: Final = 4.0
+# Measured with `speckv bench policies`. A use counts half after uses of so many blocks, as a share of those held.
+HALF_LIFE_SHARE: Final = 0.5
+# How much hotter than a resident a miss must be to take its slot. A block just used is hotter than one as popular whose
+# turn is next: without this, reading more than L1 holds, round after round, would find nothing, as with LRU.
+ENTRY_FACTOR: Final = 2.0
 HOT_USES: Final = 1.0  # a block is hot while its uses, decayed, are more: one alone never is
 _CHUNK: Final = 32  # residents looked at again at once
 _LEAST: Final = 1024  # entries before the queue looks for those of blocks that are gone
@@ -109,9 +112,9 @@ class HeatPolicy:
     """Keeps the hottest: of residents and misses those whose uses, decayed exponentially, are most.
 
     A get uses each of its blocks once. Heat belongs to a block as long as it has references, in whatever tier, so
-    that one that left comes back with its past; a miss colder than all residents is not admitted.
-    half_life_uses: uses of any blocks after which a use counts half; None: HALF_LIFE_ROUNDS times the blocks held.
-    That suits sparse attention; where what was used last matters most, as in conversations, LruPolicy finds more.
+    that one that left comes back with its past; a miss that is not ENTRY_FACTOR times as hot as some resident is not
+    admitted to a full L1. Where what was used last matters most, as in conversations, LruPolicy finds more.
+    half_life_uses: uses of any blocks after which a use counts half; None: HALF_LIFE_SHARE of the blocks held.
     """
 
     wants_hits = True
@@ -130,7 +133,7 @@ class HeatPolicy:
         if not uses or not core.total_slots(Tier.L1):
             return NOBODY
         self._calls += 1
-        self._now += uses / (self._half_life_uses or HALF_LIFE_ROUNDS * core.stats().blocks)
+        self._now += uses / (self._half_life_uses or HALF_LIFE_SHARE * core.stats().blocks)
         if hits is not None and len(hits):
             core.warm(hits, self._now)
         if not len(misses):
@@ -158,8 +161,8 @@ class HeatPolicy:
         return sys.getsizeof(self._queue) + each * len(self._queue)
 
     def _make_room(self, core: Core, heats: F64) -> int:
-        """How many of the misses can enter, after residents colder than they are have left; heats: falling, (m,)."""
-        wanted, queue = heats.tolist(), self._queue
+        """How many of the misses can enter, after residents much colder have left; heats: falling, (m,)."""
+        wanted, queue = (heats - math.log2(ENTRY_FACTOR)).tolist(), self._queue
         room = min(core.free_slots(Tier.L1), len(wanted))
         leaving: dict[int, None] = {}
         while room < len(wanted) and queue and queue[0][0] < wanted[room]:

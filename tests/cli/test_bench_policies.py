@@ -26,7 +26,7 @@ def test_policies(speckv, model_folder, text_file):
         assert result["synthetic"] == (result["trace"] != "attention")
         assert result["slots"] == round(result["share"] * result["blocks"])
     # A quarter of 20 or 21 complete blocks, rounded up, a layer a step.
-    steps_of_21 = 700 - 21 * 32 + 1
+    steps_of_21 = 700 - 21 * 32
     assert results[0]["uses"] == 2 * (40 * 5 + steps_of_21)
     assert set(ran.figures["hit_us"]) == set(POLICIES)
 
