@@ -99,7 +99,9 @@ def measure(arguments: argparse.Namespace, output: Output) -> dict[str, Any]:
         rows.append((f"1/{1 / figures.share:.0f}", *ratios))
     output.table("blocks found in L1, of those asked for", ("L1", *policies.NAMES), rows)
     times = ", ".join(f"{name} {us:.3f}" for name, us in hit_us.items())
-    output.note(f"look-up and policy, us a block of a get that finds all {HIT_BLOCKS}: {times}")
+    output.note(
+        f"look-up and policy, us of CPU time a block of a get that finds all {HIT_BLOCKS}: {times}"
+    )
     output.note(f"{time.perf_counter() - started:.0f} s; {machine.one_line(machine.describe())}")
     return {
         "model": arguments.model,
