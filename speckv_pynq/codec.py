@@ -32,7 +32,16 @@ from speckv_pynq.device.protocol import (
 )
 from speckv_pynq.errors import ConfigError, RecordError, ShapeError
 
-__all__ = ["BLOCK_ID", "BlockId", "BlockShape", "Codec", "Ids", "LoadedCodebook", "block_ids"]
+__all__ = [
+    "BLOCK_ID",
+    "BlockId",
+    "BlockShape",
+    "Codec",
+    "Ids",
+    "LoadedCodebook",
+    "block_ids",
+    "first_record_bytes",
+]
 
 Offsets = npt.NDArray[np.integer[Any]] | Sequence[int] | int
 _CHUNK_BYTES = 1 << 25  # device memory that encode_arrays and decode_arrays take at a time
@@ -227,7 +236,7 @@ class Codec:
             rests = [memoryview(record) for record in records[start:end]]
             for first, heads in self.parts:
                 target = [a[start:end, :, first : first + heads] for a in arrays]
-                cut = [_first_record(rest) for rest in rests]
+                cut = [first_record_bytes(rest) for rest in rests]
                 self._decode_part(
                     [r[:n] for r, n in zip(rests, cut, strict=True)],
                     target,
@@ -355,8 +364,8 @@ def _part_ids(ids: npt.NDArray[np.void], first: int, heads: int) -> npt.NDArray[
     return block_ids(ids["layer"], ids["first_position"], ids["first_head"] + first, heads)
 
 
-def _first_record(data: memoryview) -> int:
-    """Bytes of the first record, within `data`: a damaged header is the kernel's to refuse."""
+def first_record_bytes(data: memoryview) -> int:
+    """Bytes of the first of several records, whole lines, within `data`: a damaged header is the kernel's to refuse."""
     if len(data) < spec.RECORD_HEADER.itemsize:
         return len(data)
     header = np.frombuffer(data, spec.RECORD_HEADER, 1)

@@ -15,7 +15,7 @@ EXAMPLES = re.findall(r"^```python\n(.*?)^```", PAGES[0].read_text(), re.DOTALL 
 
 
 @pytest.mark.requires("libspeckv")
-@pytest.mark.parametrize("code", EXAMPLES, ids=["transformers", "numpy"])
+@pytest.mark.parametrize("code", EXAMPLES, ids=["transformers", "numpy", "system"])
 def test_examples_run(code, request, capsys):
     if "smollm2" in code:
         request.getfixturevalue("smollm2")  # skips where the model is missing

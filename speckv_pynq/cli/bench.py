@@ -12,20 +12,19 @@ from speckv_pynq.cli import (
     bench_lossless,
     bench_memory,
     bench_policies,
+    bench_sharing,
     bench_tiers,
     options,
 )
 from speckv_pynq.cli.output import Output
 
 BENCHES = (bench_codec, bench_generate, bench_lossless, bench_memory, bench_tiers)
-ON_REQUEST = (
-    bench_ablation,  # not part of `all`: it needs texts, and a GPU or an hour
-    bench_policies,  # minutes, and no figure of this machine's
-)
+# Not part of `all`: minutes, or texts and a GPU.
+ON_REQUEST = (bench_ablation, bench_policies, bench_sharing)
 
 DESCRIPTION = """\
 Measurements on this machine. Figures that are compared with one another come from the same run, interleaved, as
-medians. Without a name all of them run, but ablation and policies.
+medians. Without a name all of them run, but ablation, policies and sharing.
 """
 EPILOG = """\
 examples:

@@ -31,14 +31,11 @@ def register(benches: options.Commands) -> None:
     parser = benches.add_parser(
         NAME, help="tokens/s beside DynamicCache", description=DESCRIPTION, epilog=EPILOG
     )
-    for name, default, what in (("prompt", 2048, "of the prompt"), ("new", 48, "generated")):
-        parser.add_argument(
-            f"--{name}-tokens",
-            type=options.positive,
-            default=default,
-            metavar="N",
-            help=f"tokens {what}; default: %(default)s",
-        )
+    options.add_counts(
+        parser,
+        ("prompt-tokens", 2048, "tokens of the prompt"),
+        ("new-tokens", 48, "tokens generated"),
+    )
     options.add_codebook(parser)
     options.add_model(parser)
     options.add_cache(parser)

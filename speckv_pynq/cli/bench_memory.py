@@ -31,21 +31,14 @@ def register(benches: options.Commands) -> None:
         NAME, help="memory measured beside memory counted", description=DESCRIPTION, epilog=EPILOG
     )
     options.add_scheme(parser, calibrated=False)
-    numbers = (
+    options.add_counts(
+        parser,
         ("tokens", 32768, "of the cache"),
-        ("layers", 30, ""),
+        ("layers", 30, "of the model"),
         ("heads", 3, "for keys and values"),
-        ("head-dim", 64, ""),
+        ("head-dim", 64, "elements of a head"),
         ("processes", 3, "to measure, one after the other"),
     )
-    for name, default, what in numbers:
-        parser.add_argument(
-            f"--{name}",
-            type=options.positive,
-            default=default,
-            metavar="N",
-            help=f"{what}; default: %(default)s".lstrip("; "),
-        )
     parser.add_argument(
         "--l1-layers",
         type=float,

@@ -31,14 +31,7 @@ def register(benches: options.Commands) -> None:
     parser = benches.add_parser(
         NAME, help="look-ups, hits and fetches of the tiers", description=DESCRIPTION, epilog=EPILOG
     )
-    for name, default, what in (("repeats", 7, "rounds"), ("blocks", 256, "to fetch in a round")):
-        parser.add_argument(
-            f"--{name}",
-            type=options.positive,
-            default=default,
-            metavar="N",
-            help=f"{what}; default: %(default)s",
-        )
+    options.add_counts(parser, ("repeats", 7, "rounds"), ("blocks", 256, "to fetch in a round"))
     options.add_json(parser)
     parser.set_defaults(run=run)
 

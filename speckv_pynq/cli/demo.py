@@ -50,19 +50,12 @@ def register(commands: options.Commands) -> None:
     options.add_scheme(parser, several=True)
     options.add_codebook(parser)
     run_group = parser.add_argument_group("run")
-    numbers = (
-        ("prompt", 3072, "of the prompt"),
-        ("new", 64, "generated"),
-        ("score", 1024, "scored"),
+    options.add_counts(
+        run_group,
+        ("prompt-tokens", 3072, "tokens of the prompt"),
+        ("new-tokens", 64, "tokens generated"),
+        ("score-tokens", 1024, "tokens scored"),
     )
-    for name, default, what in numbers:
-        run_group.add_argument(
-            f"--{name}-tokens",
-            type=options.positive,
-            default=default,
-            metavar="N",
-            help=f"tokens {what}; default: %(default)s",
-        )
     run_group.add_argument(
         "--l1-share",
         type=options.share,

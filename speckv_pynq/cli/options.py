@@ -104,6 +104,18 @@ def add_scheme(
         parser.add_argument("--scheme", choices=choices, default="int4", help=text)
 
 
+def add_counts(parser: Any, *counts: tuple[str, int, str]) -> None:
+    """Options of positive numbers: name, default, what is counted. parser: or a group of one."""
+    for name, default, what in counts:
+        parser.add_argument(
+            f"--{name}",
+            type=positive,
+            default=default,
+            metavar="N",
+            help=f"{what}; default: %(default)s",
+        )
+
+
 def add_text(parser: argparse.ArgumentParser) -> None:
     """What fills a cache that is measured."""
     parser.add_argument(
@@ -182,6 +194,12 @@ def add_budgets(parser: argparse.ArgumentParser) -> None:
         help="dense keeps a fixed share of blocks in L1, lru the last ones used, heat those used most, old uses "
         "counting less; default: %(default)s",
     )
+    group.add_argument(
+        "--l3-pool",
+        default="device",
+        metavar="POOL",
+        help="memory of L3, as `speckv doctor` lists it: memory:thp, numa:1, file:DIRECTORY, ...; default: %(default)s",
+    )
 
 
 def cache_config(arguments: argparse.Namespace, scheme: str, **fields: Any) -> CacheConfig:
@@ -200,8 +218,9 @@ def cache_config(arguments: argparse.Namespace, scheme: str, **fields: Any) -> C
         value = getattr(arguments, f"{tier}_mb", None)
         if value is not None:
             named[f"{tier}_bytes"] = value
-    if hasattr(arguments, "policy"):
-        named["policy"] = arguments.policy
+    for name in ("policy", "l3_pool"):
+        if hasattr(arguments, name):
+            named[name] = getattr(arguments, name)
     return CacheConfig(scheme=scheme, **named)
 
 

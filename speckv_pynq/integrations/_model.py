@@ -61,6 +61,11 @@ class ModelShape:
             rope=_rope(text),
         )
 
+    @property
+    def varies_with_length(self) -> bool:
+        """Whether the keys of a token depend on how long its sequence is, and not only on the tokens before it."""
+        return any(kind in self.rope for kind in ("dynamic", "longrope"))
+
     def fingerprint(self, block_dtype: spec.DType, block_tokens: int) -> int:
         """64 bits of SHA-256 over everything that must agree for a record to make sense; never 0."""
         facts = [

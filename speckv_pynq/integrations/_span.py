@@ -306,9 +306,9 @@ class Span:
         # A row's own positions, as its RoPE has them; those of padding mean nothing.
         positions = np.maximum(origin.starts - padding, 0).astype(np.uint32)
         tiers, source = store.tiers, StridedKV.of(keys, values)
-        before = tiers.stats().overflows
+        before = tiers.overflows
         handles = tiers.put(self.first, positions, origin.rows, starts, source, named)
-        if tiers.stats().overflows != before:
+        if tiers.overflows != before:
             tiers.release(handles)
             raise ConfigError(self._overflow(keys, values))
         return handles

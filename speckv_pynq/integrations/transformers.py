@@ -28,7 +28,7 @@ from speckv_pynq.codebook import Codebook
 from speckv_pynq.codec import BlockShape
 from speckv_pynq.config import POLICIES, Policy, TierConfig
 from speckv_pynq.device import Device, open_device
-from speckv_pynq.errors import ConfigError, SpeckvError
+from speckv_pynq.errors import ConfigError, SpeckvError, UnsupportedLayer
 from speckv_pynq.integrations._codebook import codebook_for
 from speckv_pynq.integrations._layer import SpecKVLayer
 from speckv_pynq.integrations._model import ModelShape, torch_dtype
@@ -285,6 +285,11 @@ class SpecKVCache(Cache):
         if input_ids.ndim != 2 or input_ids.is_floating_point():
             raise ConfigError(
                 f"input_ids {tuple(input_ids.shape)} {input_ids.dtype}: not (rows, tokens) of integers"
+            )
+        if self._backing.shape.varies_with_length:
+            raise UnsupportedLayer(
+                f"RoPE {self._backing.shape.rope}: keys depend on a sequence's length, equal tokens do not make equal "
+                "blocks; use share_equal"
             )
         self._store.prompt.tell(input_ids.cpu().numpy())
 

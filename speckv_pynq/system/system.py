@@ -19,6 +19,8 @@ from speckv_pynq.device import Device, open_device
 from speckv_pynq.errors import ConfigError, NotStored, ShapeError, SpeckvError
 from speckv_pynq.native import U64
 from speckv_pynq.native.page_table import PageTable, block_keys
+from speckv_pynq.pool import FileStore
+from speckv_pynq.system import persistence
 from speckv_pynq.system.config import SystemConfig
 from speckv_pynq.system.leases import Leases
 from speckv_pynq.system.stats import SystemStats
@@ -201,6 +203,64 @@ class CXLSpecKVSystem:
             handles = self._pages.free_request(req_id)
         self.tiers.release(handles)
         return len(handles)
+
+    # ---- beyond the process
+
+    def save(self, req_id: int, store: FileStore) -> int:
+        """Writes a request's records to a store, as they are; how many. Durable when it returns, batch by batch before.
+
+        What the store holds of these addresses is replaced. A call that raises may have written some of them.
+        """
+        with self._lock:
+            self._check_open()
+            pages, handles = self._pages.blocks(req_id)
+            self.tiers.retain(handles)
+        try:
+            return persistence.write(
+                store,
+                (
+                    (
+                        persistence.key_of(req_id, layer, block * self.shape.tokens),
+                        b"".join(part.tobytes() for part in self.tiers.records(handle)),
+                    )
+                    for (_, layer, block), handle in zip(
+                        pages.tolist(), handles.tolist(), strict=True
+                    )
+                ),
+            )
+        finally:
+            self.tiers.release(handles)
+
+    def restore(self, req_id: int, store: FileStore) -> int:
+        """Takes a request's records from a store, as they are; how many. ConfigError where it has blocks already.
+
+        A record that came to harm is left out: a miss. One of another model, layout or scheme's codebook is refused
+        when it is read (RecordError).
+        """
+        found: dict[int, tuple[list[int], list[bytes]]] = {}
+        for key, layer, position in persistence.keys_of(store, req_id):
+            self._blocks(layer, position, self.shape.tokens)
+            record = store.load(key)
+            if record is not None:
+                positions, records = found.setdefault(layer, ([], []))
+                positions.append(position)
+                records.append(record)
+        with self._lock:
+            self._check_open()
+            if len(self._pages.blocks(req_id)[0]):
+                raise ConfigError(f"request {req_id} has blocks already: free it first")
+            taken: list[U64] = []
+            try:
+                for layer, (positions, records) in found.items():
+                    taken.append(self.tiers.put_records(layer, positions, records))
+                    blocks = np.array(positions) // self.shape.tokens
+                    self._pages.map(block_keys(req_id, layer, blocks), taken[-1])
+            except BaseException:
+                self._pages.free_request(req_id)
+                for handles in taken:
+                    self.tiers.release(handles)
+                raise
+        return sum(map(len, taken))
 
     # ---- the whole
 

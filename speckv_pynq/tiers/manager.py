@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import threading
+from collections.abc import Sequence
 from types import TracebackType
 
 import numpy as np
@@ -97,14 +98,30 @@ class TierManager:
         at = np.ascontiguousarray(positions, np.uint32)
         if len(at) != len(places):
             raise ValueError(f"{len(at)} positions for {len(places)} blocks")
-        if not 0 <= layer < self.layers:
-            raise ValueError(f"layer {layer} is not within 0..{self.layers - 1}")
+        self._check_layer(layer)
         if keys is not None and len(keys) != len(at):
             raise ValueError(f"{len(keys)} keys for {len(at)} blocks")
         with self._lock:
             self._check_open()
             self._fetcher.settle()
             return self._storer.put(layer, at, places, keys)
+
+    def put_records(
+        self, layer: int, positions: npt.ArrayLike, records: Sequence[bytes]
+    ) -> Handles:
+        """Stores blocks whose records are there already, such as `records` gave; their handles, (n,), all or none.
+
+        Record j: of all parts in a row, for the block whose first position is positions[j]. It is checked when it is
+        decoded, as every record is: RecordError then, and here where its length is not what its header says.
+        """
+        at = np.ascontiguousarray(positions, np.uint32)
+        if len(at) != len(records):
+            raise ValueError(f"{len(at)} positions for {len(records)} records")
+        self._check_layer(layer)
+        with self._lock:
+            self._check_open()
+            self._fetcher.settle()
+            return self._storer.put_records(layer, at, records)
 
     def get(
         self,
@@ -148,6 +165,11 @@ class TierManager:
             self._check_open()
             self._fetcher.settle()
             self._core.release(np.ascontiguousarray(handles, np.uint64))
+
+    @property
+    def overflows(self) -> int:
+        """As in `stats`, for callers that ask around every put."""
+        return self._storer.done.overflows
 
     def stats(self) -> TierStats:
         """What is held and has been done."""
@@ -216,6 +238,10 @@ class TierManager:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _check_layer(self, layer: int) -> None:
+        if not 0 <= layer < self.layers:
+            raise ValueError(f"layer {layer} is not within 0..{self.layers - 1}")
 
     def _make_core(self, device: Device) -> Core:
         block = self.shape.block_bytes

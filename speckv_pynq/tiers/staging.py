@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
 from speckv_pynq import spec
-from speckv_pynq.codec import BLOCK_ID, Codec
+from speckv_pynq.codec import BLOCK_ID, Codec, first_record_bytes
 from speckv_pynq.device.protocol import Completions, Device, DeviceBuffer
-from speckv_pynq.errors import ConfigError
+from speckv_pynq.errors import ConfigError, RecordError
 from speckv_pynq.native import U32, U64
 
 # Of one half: small enough to stay in the caches between decoding and unpacking, large enough
@@ -97,6 +98,26 @@ class Staging:
             np.tile(self._capacities, n),
         )
 
+    def load(self, records: Sequence[bytes]) -> U32:
+        """Puts records of blocks, all parts in a row each, where `encode` would; their bytes, (n, parts).
+
+        RecordError for one that is not as long as its headers say.
+        """
+        memory, slots = self.buffer.array, self.record_slots(len(records)).tolist()
+        sizes = np.empty((len(records), len(self._part_ids)), np.uint32)
+        for i, record in enumerate(records):
+            rest = memoryview(record)
+            for part, capacity in enumerate(self._capacities.tolist()):
+                size = first_record_bytes(rest)
+                if not 0 < size <= capacity or size % spec.LINE_BYTES:
+                    raise _not_records(i, len(record), capacity)
+                at = slots[i][part]
+                memory[at : at + size] = np.frombuffer(rest[:size], np.uint8)
+                sizes[i, part], rest = size, rest[size:]
+            if len(rest):
+                raise _not_records(i, len(record), len(record) - len(rest))
+        return sizes
+
     def count(self, count: int, scheme: spec.Scheme) -> int:
         """Of the records that `encode` made of so many blocks, those of this scheme."""
         at = self.record_slots(count).reshape(-1).astype(np.int64) + _SCHEME_AT
@@ -106,3 +127,12 @@ class Staging:
         buffer, self._buffer = self._buffer, None
         if buffer is not None:
             buffer.free()
+
+
+def _not_records(i: int, found: int, limit: int) -> RecordError:
+    return RecordError(
+        f"record {i}: {found} bytes do not hold whole records, at most {limit} for a part: not made for this shape",
+        status=spec.Status.BAD_PAYLOAD_BYTES,
+        value=found,
+        limit=limit,
+    )

@@ -69,6 +69,22 @@ class Storer:
             raise
         return handles
 
+    def put_records(self, layer: int, positions: U32, records: Sequence[bytes]) -> U64:
+        """Handles of blocks, (n,), whose records are there already, of all parts in a row each; all or nothing."""
+        handles = np.zeros(len(positions), np.uint64)
+        try:
+            for first in range(0, len(positions), self._staging.blocks):
+                part = slice(first, first + self._staging.blocks)
+                sizes = self._staging.load(records[part])
+                which = np.arange(len(sizes))
+                handles[part] = self._store(layer, positions[part], which, sizes)
+        except BaseException as error:
+            self._core.release(handles[handles != 0])
+            if isinstance(error, PoolFull):
+                raise self._full(layer, len(positions), sum(map(len, records))) from error
+            raise
+        return handles
+
     def _put(
         self, layer: int, positions: U32, places: Places, keys: Keys | None, asked: list[int]
     ) -> U64:

@@ -100,3 +100,13 @@ def test_tiers(speckv):
     )
     assert figures["fetch_gb_s"] > 0
     assert figures["codec_gb_s"] > 0
+
+
+def test_a_common_prompt_is_held_once(speckv, model_folder):
+    ran = speckv(
+        "bench", "sharing", "--model", model_folder, "--conversations", 3, "--prompt-tokens", 110, "--own-tokens", 70
+    )  # fmt: skip
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.figures["prompt_copies"] == 1
+    assert ran.figures["prompt_blocks"] == 2 * 3  # layers, blocks of 32 behind the sinks
+    assert ran.figures["smaller"] > 1.5

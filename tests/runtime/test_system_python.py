@@ -14,8 +14,17 @@ from hypothesis import strategies as st
 
 from speckv_pynq import spec
 from speckv_pynq.config import POLICIES
-from speckv_pynq.errors import ConfigError, Fenced, LeaseError, NotStored, PoolFull, ShapeError
+from speckv_pynq.errors import (
+    ConfigError,
+    Fenced,
+    LeaseError,
+    NotStored,
+    PoolFull,
+    RecordError,
+    ShapeError,
+)
 from speckv_pynq.native.directory import Answer
+from speckv_pynq.pool import FileStore
 from speckv_pynq.system import CXLSpecKVSystem, Geometry, SystemConfig, prometheus
 
 pytestmark = pytest.mark.requires("libspeckv")
@@ -168,6 +177,50 @@ def test_a_full_pool_keeps_what_there_was() -> None:
             system.put(1, 0, 0, *values(2, 16))
         assert system.stats().tiers.record_bytes == before
         assert same(system.get(1, 0, 0, 4 * TOKENS), values(1, 4))
+
+
+# ---- beyond the process
+
+
+@pytest.mark.parametrize("scheme", ["raw", "int4"])
+def test_a_request_comes_back_from_a_store_as_it_was(tmp_path, scheme: str) -> None:
+    with opened(scheme) as system, FileStore(tmp_path / "store", 1 << 22) as store:
+        for layer in range(3):
+            system.put(5, layer, 0, *values(layer, 4))
+        system.put(6, 0, 0, *values(9))
+        want = [system.get(5, layer, 0, 4 * TOKENS) for layer in range(3)]
+        assert system.save(5, store) == 12
+        assert system.save(6, store) == 1
+        records = system.stats().tiers.record_bytes_by_layer
+    with opened(scheme) as system, FileStore(tmp_path / "store", 1 << 22) as store:
+        assert system.restore(5, store) == 12
+        assert all(same(system.get(5, layer, 0, 4 * TOKENS), want[layer]) for layer in range(3))
+        with pytest.raises(ConfigError, match="request 5 has blocks already"):
+            system.restore(5, store)
+        assert system.restore(6, store) == 1
+        assert system.stats().tiers.record_bytes_by_layer == records
+
+
+def test_what_a_store_gives_wrongly_is_a_miss_or_an_error(tmp_path) -> None:
+    with opened() as system, FileStore(tmp_path / "store", 1 << 22) as store:
+        system.put(5, 0, 0, *values(0, 3))
+        system.save(5, store)
+        keys = sorted(store.keys())
+        store.delete(keys[1])
+        store.store(keys[2], store.load(keys[0]))  # of another position
+        system.free(5)
+        assert system.restore(5, store) == 2
+        k, v = values(0, 3)
+        assert same(system.get(5, 0, 0, TOKENS), (k[:TOKENS], v[:TOKENS]))
+        assert system.stored(5, 0, 0, 3 * TOKENS).tolist() == [True, False, True]
+        with pytest.raises(RecordError):
+            system.get(5, 0, 2 * TOKENS, TOKENS)
+        system.free(5)
+        store.store(keys[1], b"short")
+        with pytest.raises(RecordError, match="do not hold whole records"):
+            system.restore(5, store)
+        stats = system.stats()
+        assert (stats.mapped_blocks, stats.tiers.blocks) == (0, 0)
 
 
 # ---- leases
