@@ -7,7 +7,7 @@ from typing import Final, Literal, get_args
 
 from speckv_pynq.errors import ConfigError
 
-Policy = Literal["dense", "lru"]
+Policy = Literal["dense", "lru", "heat"]
 POLICIES: Final[tuple[str, ...]] = get_args(Policy)
 MAX_TIER_BYTES: Final = 1 << 46  # what a block's 40-bit line number reaches
 # Kinds of pool memory, and what stands behind the colon; docs/pools.md says which is good for what.
@@ -56,7 +56,8 @@ class TierConfig:
     l1_bytes: decoded blocks that stay; 0 keeps none. l2_bytes: staging, and decoded blocks brought
     up early. l3_bytes: records. Memory is taken as it is used: a large budget costs nothing.
     policy: "dense" keeps the first blocks that fit and streams the rest, for attention that reads
-    every block each step; "lru" keeps the last ones used, for access that comes back to few.
+    every block each step; "lru" keeps the last ones used, for conversations that come back; "heat" keeps those used
+    most, old uses counting less, for sparse attention, which reads few blocks, mostly the same again.
     share_equal: blocks whose records are equal are held once; costs a hash of each record.
     l3_pool: the memory of L3, a PoolName; kinds other than device and fpga are for csim alone.
     """

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
+from typing import Literal
 
 from speckv_pynq import spec
-from speckv_pynq.config import Policy
 from speckv_pynq.errors import ConfigError
 from speckv_pynq.native import system as native
 
@@ -28,7 +28,7 @@ class AllocatorConfig:
     block_tokens: int = spec.BLOCK_TOKENS
     dtype: spec.DType = spec.DType.FP16
     scheme: spec.Scheme = spec.Scheme.INT4
-    policy: Policy = "lru"
+    policy: Literal["lru", "dense"] = "lru"
     l1_bytes: int = 12 * _GIB
     l2_bytes: int = 3 * _GIB
     l3_bytes: int = 128 * _GIB

@@ -11,6 +11,7 @@ from speckv_pynq.cli import (
     bench_generate,
     bench_lossless,
     bench_memory,
+    bench_policies,
     bench_prefetch,
     bench_sharing,
     bench_tiers,
@@ -22,11 +23,11 @@ BENCHES = (
     bench_codec, bench_generate, bench_lossless, bench_memory, bench_tiers, bench_prefetch,
 )  # fmt: skip
 # Not part of `all`: minutes, or texts and a GPU.
-ON_REQUEST = (bench_ablation, bench_sharing)
+ON_REQUEST = (bench_ablation, bench_policies, bench_sharing)
 
 DESCRIPTION = """\
 Measurements on this machine. Figures that are compared with one another come from the same run, interleaved, as
-medians. Without a name all of them run, but ablation and sharing.
+medians. Without a name all of them run, but ablation, policies and sharing.
 """
 EPILOG = """\
 examples:

@@ -191,7 +191,8 @@ def add_budgets(parser: argparse.ArgumentParser) -> None:
         "--policy",
         choices=POLICIES,
         default="dense",
-        help="dense keeps a fixed share of blocks in L1, lru the last ones used; default: %(default)s",
+        help="dense keeps a fixed share of blocks in L1, lru the last ones used, heat those used most, old uses "
+        "counting less; default: %(default)s",
     )
     group.add_argument(
         "--l3-pool",

@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers.cache_utils import Cache
@@ -26,7 +26,7 @@ from transformers.cache_utils import Cache
 from speckv_pynq import spec
 from speckv_pynq.codebook import Codebook
 from speckv_pynq.codec import BlockShape
-from speckv_pynq.config import TierConfig
+from speckv_pynq.config import POLICIES, Policy, TierConfig
 from speckv_pynq.device import Device, open_device
 from speckv_pynq.errors import ConfigError, SpeckvError, UnsupportedLayer
 from speckv_pynq.integrations._codebook import codebook_for
@@ -54,7 +54,8 @@ class CacheConfig:
     most. l1_bytes, l2_bytes, l3_bytes: budgets of the tiers; l1_bytes None: everything stays decoded, for a model on
     the CPU as the very tensors that attention reads; l2_bytes None: what staging needs. l3_pool: the memory of L3, by
     name (docs/pools.md). share_equal: blocks whose records are equal are held once (see also `tell_tokens`). policy:
-    "dense" (a fixed share stays in L1, right for attention that reads everything) or "lru". device: see
+    "dense" (a fixed share stays in L1, right for attention that reads everything), "lru" or "heat" (see
+    speckv_pynq.config.TierConfig). device: see
     speckv_pynq.device.open_device. num_engines None: for a model on the CPU as many as torch's threads leave cores
     for, 1 or 2 (those threads spin, and engines beside them are slower than one alone), otherwise the device's own
     choice. block_dtype: "fp16", "bf16" or "fp32"; None: the model's dtype, but fp16 for the blocks of an fp32 model
@@ -73,7 +74,7 @@ class CacheConfig:
     l3_bytes: int = 128 * GIB
     l3_pool: str = "device"
     share_equal: bool = False
-    policy: Literal["dense", "lru"] = "dense"
+    policy: Policy = "dense"
     device: str = "csim"
     num_engines: int | None = None
     block_dtype: str | None = None
@@ -82,7 +83,7 @@ class CacheConfig:
     def __post_init__(self) -> None:
         _one_of("scheme", self.scheme, [s.name.lower() for s in spec.Scheme])
         _one_of("block_tokens", self.block_tokens, spec.BLOCK_TOKENS_ALLOWED)
-        _one_of("policy", self.policy, ["dense", "lru"])
+        _one_of("policy", self.policy, POLICIES)
         if self.block_dtype is not None:
             _one_of("block_dtype", self.block_dtype, [d.name.lower() for d in spec.DType])
         if self.codebook is not None and self.scheme != "klt":

@@ -15,6 +15,7 @@ from speckv_pynq.native.layout import Error
 U8 = npt.NDArray[np.uint8]
 U32 = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]
+F64 = npt.NDArray[np.float64]
 
 _BAD_ARGUMENT, _STALE_HANDLE, _POOL_FULL, _NO_MEMORY = 1, 2, 3, 4
 
@@ -47,6 +48,8 @@ def bind(cdll: ctypes.CDLL) -> None:
         "core_reserve": ([pointer, u32, u32, u32, pointer, pointer], i32),
         "core_install": ([pointer, u32, u32, *[pointer] * 4], i32),
         "core_touch": ([pointer, u32, pointer, pointer], i32),
+        "core_warm": ([pointer, u32, pointer, ctypes.c_double, pointer, pointer], i32),
+        "core_heats": ([pointer, u32, u32, pointer, pointer, pointer], i32),
         "core_resident": ([pointer, u32, u64, pointer], u64),
         "core_free_slots": ([pointer, u32], u64),
         "core_total_slots": ([pointer, u32], u64),

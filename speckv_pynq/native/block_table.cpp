@@ -1,6 +1,7 @@
 #include "block_table.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "border.h"
@@ -19,6 +20,13 @@ using Guard = std::lock_guard<std::mutex>;
 
 Memory memory_of(const speckv_core_config& c, uint32_t tier) {
   return Memory{c.base[tier], c.bytes[tier], c.frame_bytes, c.give_back[tier] != 0};
+}
+
+// log2(2^a + 2^b) with no overflow; b is finite.
+double log2_sum(double a, double b) {
+  constexpr double kLog2E = 1.4426950408889634;
+  const double high = std::max(a, b), low = std::min(a, b);
+  return high + kLog2E * std::log1p(std::exp2(low - high));
 }
 
 }  // namespace
@@ -344,6 +352,29 @@ void BlockTable::touch(uint32_t count, const uint64_t* handles) {
     if (blocks_[index].slots[SPECKV_TIER_L1] == kNil) continue;
     unlist(SPECKV_TIER_L1, index);
     enlist(SPECKV_TIER_L1, index);
+  }
+}
+
+void BlockTable::warm(uint32_t count, const uint64_t* handles, double when, double* heats) {
+  Guard guard(mutex_);
+  require(std::isfinite(when), 0, 0, 0);
+  check_all(count, handles);
+  for (uint32_t i = 0; i < count; ++i) {
+    Block& block = blocks_[find(handles[i])];
+    if (block.mark == 0) block.heat = log2_sum(block.heat, when);
+    block.mark = 1;
+    heats[i] = block.heat;
+  }
+  for (uint32_t i = 0; i < count; ++i) blocks_[find(handles[i])].mark = 0;
+}
+
+void BlockTable::heats(uint32_t tier, uint32_t count, const uint64_t* handles, double* heats) {
+  Guard guard(mutex_);
+  require(tier < kSlotTiers, 0, tier, kSlotTiers);
+  for (uint32_t i = 0; i < count; ++i) {
+    const uint32_t index = find(handles[i]);
+    const bool there = index != kNil && blocks_[index].slots[tier] != kNil;
+    heats[i] = there ? blocks_[index].heat : std::numeric_limits<double>::quiet_NaN();
   }
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <mutex>
 #include <vector>
 
@@ -27,6 +28,8 @@ class BlockTable {
   void reserve(uint32_t tier, uint32_t evictions, uint32_t count, uint64_t* offsets);
   uint32_t install(uint32_t tier, uint32_t count, const uint64_t* handles, const uint64_t* offsets);
   void touch(uint32_t count, const uint64_t* handles);
+  void warm(uint32_t count, const uint64_t* handles, double when, double* heats);
+  void heats(uint32_t tier, uint32_t count, const uint64_t* handles, double* heats);
   uint64_t resident(uint32_t tier, uint64_t room, uint64_t* handles);
   uint64_t free_slots(uint32_t tier);
   uint64_t total_slots(uint32_t tier);
@@ -51,7 +54,8 @@ class BlockTable {
     uint32_t references = 0;
     uint32_t position = 0;
     uint32_t layer = 0;
-    uint32_t mark = 0;  // scratch of one call, 0 between calls
+    uint32_t mark = 0;                                       // scratch of one call, 0 between calls
+    double heat = -std::numeric_limits<double>::infinity();  // log2 of the sum of 2^when over its uses
   };
   struct Record {
     uint64_t line : 40;

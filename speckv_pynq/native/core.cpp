@@ -88,6 +88,16 @@ int32_t speckv_core_touch(speckv_core* core, uint32_t count, const uint64_t* han
   return speckv::guarded(error, [&] { core->table.touch(count, handles); });
 }
 
+int32_t speckv_core_warm(speckv_core* core, uint32_t count, const uint64_t* handles, double when,
+                         double* heats, speckv_core_error* error) {
+  return speckv::guarded(error, [&] { core->table.warm(count, handles, when, heats); });
+}
+
+int32_t speckv_core_heats(speckv_core* core, uint32_t tier, uint32_t count, const uint64_t* handles,
+                          double* heats, speckv_core_error* error) {
+  return speckv::guarded(error, [&] { core->table.heats(tier, count, handles, heats); });
+}
+
 uint64_t speckv_core_resident(speckv_core* core, uint32_t tier, uint64_t room, uint64_t* handles) {
   return core->table.resident(tier, room, handles);
 }

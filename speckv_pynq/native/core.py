@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
+import numpy.typing as npt
 
-from speckv_pynq.native.binding import U8, U32, U64, address, as_u32, as_u64, load, raise_error
+from speckv_pynq.native.binding import F64, U8, U32, U64, address, as_u32, as_u64, load, raise_error
 from speckv_pynq.native.layout import CoreConfig, CoreStats, Error, Plan
 
 NO_OFFSET = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
@@ -39,6 +40,18 @@ class GetPlan:
     record_bytes: U32  # (m, parts)
     hits_l1: int
     hits_l2: int
+
+    def with_misses(self, order: npt.NDArray[np.intp]) -> GetPlan:
+        """The same with its misses in another order, (m,) places in this one."""
+        place = np.empty(len(order), np.uint32)
+        place[order] = np.arange(len(order), dtype=np.uint32)
+        missed, sources = self.tiers == Tier.L3, self.sources.copy()
+        sources[missed] = place[sources[missed]]
+        return replace(
+            self, sources=sources, handles=self.handles[order], positions=self.positions[order],
+            layers=self.layers[order], record_offsets=self.record_offsets[order],
+            record_bytes=self.record_bytes[order],
+        )  # fmt: skip
 
 
 class Core:
@@ -119,6 +132,34 @@ class Core:
     def touch(self, handles: U64) -> None:
         """Makes these the newest of L1, in this order."""
         self._over("touch", as_u64(handles))
+
+    def warm(self, handles: U64, when: float) -> F64:
+        """One use more for each of these blocks, however often it stands there; their heats, (n,).
+
+        Heat is log2 of the sum of 2^when over a block's uses. It stays until the block's last release.
+        """
+        handles = as_u64(handles)
+        heats, error = np.empty(len(handles)), Error()
+        status = self._lib.speckv_core_warm(
+            self._core, len(handles), address(handles), when, address(heats), ctypes.byref(error)
+        )
+        self._check(status, error, "warm")
+        return heats
+
+    def heats(self, tier: Tier, handles: U64) -> F64:
+        """Heats of those that are in slots of L1 or L2, (n,): -inf never warmed; NaN not there, or stale."""
+        handles = as_u64(handles)
+        heats, error = np.empty(len(handles)), Error()
+        status = self._lib.speckv_core_heats(
+            self._core,
+            int(tier),
+            len(handles),
+            address(handles),
+            address(heats),
+            ctypes.byref(error),
+        )
+        self._check(status, error, "heats")
+        return heats
 
     def evict(self, tier: Tier, handles: U64) -> None:
         """Gives the slots of these blocks back."""

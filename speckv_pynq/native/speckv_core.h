@@ -133,6 +133,15 @@ SPECKV_API int32_t speckv_core_install(speckv_core* core, uint32_t tier, uint32_
 /* Makes the handles, in this order, the newest of L1; those not in L1 are passed over. */
 SPECKV_API int32_t speckv_core_touch(speckv_core* core, uint32_t count, const uint64_t* handles,
                                      struct speckv_core_error* error);
+/* Heat of a block: log2 of the sum of 2^when over its uses; kept while it has references, in whatever tier.
+ * It orders blocks by their number of uses decayed exponentially, and so does not depend on what time it is.
+ * warm: one use more for each block of the call, however often it stands there; when is finite. heats:
+ * (count), the new ones. */
+SPECKV_API int32_t speckv_core_warm(speckv_core* core, uint32_t count, const uint64_t* handles, double when,
+                                    double* heats, struct speckv_core_error* error);
+/* heats: (count); NaN where a block has no slot of tier L1 or L2, or is stale; -infinity: never warmed. */
+SPECKV_API int32_t speckv_core_heats(speckv_core* core, uint32_t tier, uint32_t count,
+                                     const uint64_t* handles, double* heats, struct speckv_core_error* error);
 /* Handles in a tier's slots, oldest first; writes at most room of them, returns how many there are. */
 SPECKV_API uint64_t speckv_core_resident(speckv_core* core, uint32_t tier, uint64_t room, uint64_t* handles);
 /* Slots that a tier can still take, reserved ones not among them / has in all. */

@@ -42,6 +42,10 @@ def _lines(stats: SystemStats) -> Iterator[str]:
         [('tier="l1"', tiers.l1_bytes), ('tier="l2"', tiers.l2_bytes), ('tier="l3"', tiers.l3_bytes)],
     )  # fmt: skip
     yield from _metric(
+        "speckv_l1_blocks", "gauge", "Blocks decoded in L1, by the decayed number of their uses (policy heat).",
+        [('heat="hot"', tiers.l1_hot_blocks), ('heat="cold"', tiers.l1_blocks - tiers.l1_hot_blocks)],
+    )  # fmt: skip
+    yield from _metric(
         "speckv_metadata_bytes", "gauge", "Tables beside the tiers.",
         [("", tiers.metadata_bytes + stats.metadata_bytes)],
     )  # fmt: skip

@@ -29,7 +29,7 @@ from speckv_pynq.native import U8, Core, Tier, Workers
 from speckv_pynq.native.layout import CoreConfig
 from speckv_pynq.pool import open_pool
 from speckv_pynq.tiers.places import Places
-from speckv_pynq.tiers.policies import DensePolicy, LruPolicy, Policy
+from speckv_pynq.tiers.policies import make_policy
 from speckv_pynq.tiers.prefetching import Prefetcher
 from speckv_pynq.tiers.rounds import Fetcher
 from speckv_pynq.tiers.staging import Staging
@@ -68,7 +68,7 @@ class TierManager:
         self._closed = False
         self._buffers: list[DeviceBuffer] = []
         self._staging = Staging(device, self.codec, config.l2_bytes)
-        self._policy: Policy = LruPolicy() if config.policy == "lru" else DensePolicy()
+        self._policy = make_policy(config.policy)
         try:
             self._core = self._make_core(device)
             self._workers = Workers(device.num_engines)
@@ -216,11 +216,15 @@ class TierManager:
                 record_bytes_by_layer=tuple(self._core.layer_bytes().tolist()),
                 l1_bytes=core.held_bytes[0],
                 l1_blocks=core.slots[0],
+                l1_hot_blocks=self._policy.hot_blocks(self._core),
                 l2_bytes=self._staging.held_bytes + core.held_bytes[1],
                 l2_blocks=core.slots[1],
                 l3_bytes=core.held_bytes[2],
                 l3_slack_bytes=core.held_bytes[2] - core.used_bytes[2],
-                metadata_bytes=core.metadata_bytes + self._storer.shared.nbytes + early.table_bytes,
+                metadata_bytes=core.metadata_bytes
+                + self._storer.shared.nbytes
+                + self._policy.nbytes
+                + early.table_bytes,
                 hits_l1=core.hits[0],
                 hits_l2=core.hits[1],
                 misses=core.misses,

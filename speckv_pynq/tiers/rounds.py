@@ -40,14 +40,15 @@ class Target:
     @classmethod
     def of_misses(cls, plan: GetPlan, places: Places) -> Target:
         """Of all places of a plan, those whose block is in L3."""
-        if len(plan.handles) == len(places):
-            return cls(places, None)
         which = np.flatnonzero(plan.tiers == Tier.L3)
-        if len(which) == len(plan.handles):
-            return cls(places.pick(which), None)
-        # A block stands in several places: bring those together.
-        which = which[np.argsort(plan.sources[which], kind="stable")]
-        return cls(places.pick(which), plan.sources[which])
+        sources = plan.sources[which]
+        rising = bool(np.all(sources[1:] >= sources[:-1]))
+        if not rising:
+            order = np.argsort(sources, kind="stable")
+            which, sources = which[order], sources[order]
+        if len(which) > len(plan.handles):  # a block stands in several places
+            return cls(places.pick(which), sources)
+        return cls(places if rising and len(which) == len(places) else places.pick(which), None)
 
     def of(self, this: Round) -> tuple[Places, U64]:
         """Places of a round's blocks, and the slot that each is unpacked from."""
@@ -98,8 +99,10 @@ class Fetcher:
         if plan.hits_l2:
             self._unpack_hits(plan, places, Tier.L2)
             self._core.evict(Tier.L2, handles[plan.tiers == Tier.L2])
-        hits = handles[plan.tiers == Tier.L1] if self._policy.wants_hits else None
+        hits = handles[plan.tiers != Tier.L3] if self._policy.wants_hits else None
         admission = self._policy.admit(self._core, hits, plan.handles)
+        if admission.order is not None:
+            plan = plan.with_misses(admission.order)
         if len(plan.handles):
             self._fetch(plan, admission, places)
 

@@ -16,11 +16,12 @@ class TierStats:
     record_bytes_by_layer: tuple[int, ...]
     l1_bytes: int  # frames of decoded blocks
     l1_blocks: int
+    l1_hot_blocks: int  # of them whose uses, decayed, are more than one; 0 but for policy "heat"
     l2_bytes: int  # staging, and frames of blocks brought up early
     l2_blocks: int
     l3_bytes: int  # frames of records
     l3_slack_bytes: int  # of them not in use
-    metadata_bytes: int  # the core's tables, the index of shared blocks, descriptors of prefetches
+    metadata_bytes: int  # the core's tables, of shared blocks, the policy's, of prefetches
     hits_l1: int
     hits_l2: int
     misses: int  # fetched from L3

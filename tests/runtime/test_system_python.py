@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speckv_pynq import spec
+from speckv_pynq.config import POLICIES
 from speckv_pynq.errors import (
     ConfigError,
     Fenced,
@@ -109,7 +110,7 @@ OPERATIONS = st.one_of(
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(OPERATIONS, max_size=25), st.sampled_from(["lru", "dense"]), st.booleans())
+@given(st.lists(OPERATIONS, max_size=25), st.sampled_from(POLICIES), st.booleans())
 def test_it_does_what_a_dict_does(operations: list[tuple], policy: str, share: bool) -> None:
     want: dict[tuple[int, int, int], int] = {}
     with opened(policy=policy, share_equal=share) as system:

@@ -10,6 +10,7 @@ import pytest
 
 from speckv_pynq import spec
 from speckv_pynq.block import BlockShape
+from speckv_pynq.config import POLICIES
 from speckv_pynq.device.csim import CsimDevice
 from speckv_pynq.errors import ConfigError, DeviceError, PoolFull, ShapeError, StaleHandle
 from speckv_pynq.spec import DType, Scheme
@@ -36,7 +37,7 @@ SHAPES = {
 
 @pytest.mark.parametrize("engines", [1, 2])
 @pytest.mark.parametrize("l1", [0, 2.5, 100], ids=["no L1", "some L1", "all in L1"])
-@pytest.mark.parametrize("policy", ["dense", "lru"])
+@pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("name", SHAPES)
 def test_raw_comes_back_bit_for_bit(name: str, policy: str, l1: float, engines: int) -> None:
     shape = SHAPES[name]
@@ -107,7 +108,7 @@ def test_workspace_of_another_dtype_and_order() -> None:
 
 
 @pytest.mark.parametrize("l1", [0, 2, 50])
-@pytest.mark.parametrize("policy", ["dense", "lru"])
+@pytest.mark.parametrize("policy", POLICIES)
 def test_a_handle_may_stand_in_several_places(policy: str, l1: float) -> None:
     cache = Cache.random(6)
     with manager(budgets(SMALL, l1, policy=policy)) as tiers:

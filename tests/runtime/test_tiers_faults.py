@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from speckv_pynq import spec
+from speckv_pynq.config import POLICIES
 from speckv_pynq.device.csim import CsimDevice
 from speckv_pynq.errors import DeviceError, DeviceTimeout, PoolFull, RecordError
 from speckv_pynq.native import Tier
@@ -108,7 +109,7 @@ def test_a_pool_that_fills_at_any_block_keeps_nothing() -> None:
 
 
 @pytest.mark.parametrize("fault", ["start", "wait", "status"])
-@pytest.mark.parametrize("policy", ["dense", "lru"])
+@pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("slots", [0, 5, 20])
 def test_a_get_that_fails_leaves_no_unsound_block(fault: str, policy: str, slots: int) -> None:
     cache = Cache.random(9)
@@ -146,7 +147,7 @@ def damage(tiers: TierManager, handle: int, at: int = 200) -> None:
 
 
 @pytest.mark.parametrize("scheme", [Scheme.RAW, Scheme.INT8_DELTA_RLE, Scheme.INT4])
-@pytest.mark.parametrize("policy", ["dense", "lru"])
+@pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("slots", [0, 4, 20])
 def test_a_damaged_record_is_named_and_never_written(
     scheme: Scheme, policy: str, slots: int
