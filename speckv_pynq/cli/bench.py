@@ -12,13 +12,16 @@ from speckv_pynq.cli import (
     bench_lossless,
     bench_memory,
     bench_policies,
+    bench_prefetch,
     bench_sharing,
     bench_tiers,
     options,
 )
 from speckv_pynq.cli.output import Output
 
-BENCHES = (bench_codec, bench_generate, bench_lossless, bench_memory, bench_tiers)
+BENCHES = (
+    bench_codec, bench_generate, bench_lossless, bench_memory, bench_tiers, bench_prefetch,
+)  # fmt: skip
 # Not part of `all`: minutes, or texts and a GPU.
 ON_REQUEST = (bench_ablation, bench_policies, bench_sharing)
 

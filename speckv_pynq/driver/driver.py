@@ -185,16 +185,26 @@ class SpeckvDriver:
             self._notify()
             return len(reached)
 
-    def drain(self, timeout_s: float = DEFAULT_TIMEOUT_S, *, owner: int | None = None) -> None:
+    def drain(
+        self,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        *,
+        owner: int | None = None,
+        tag: int | None = None,
+    ) -> None:
         """Waits until every command of an owner (None: of all) has ended; completions stay unread.
 
-        DeviceTimeout: some have not after timeout_s.
+        tag: of one of the owner's commands, to wait for that alone. DeviceTimeout: some have not after timeout_s.
         """
+
+        def left() -> int:
+            if owner is None or tag is None:
+                return self._book.open(owner)
+            return int(self._book.is_open(owner, tag))
+
         with self._changed:
-            if not self._wait(lambda: not self._book.open(owner), timeout_s):
-                raise DeviceTimeout(
-                    f"{self._book.open(owner)} commands not done after {timeout_s:g} s"
-                )
+            if not self._wait(lambda: not left(), timeout_s):
+                raise DeviceTimeout(f"{left()} commands not done after {timeout_s:g} s")
 
     def close(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         """Ends waiting commands with status closed, lets running ones finish; harmless when repeated.

@@ -45,6 +45,8 @@ def bind(cdll: ctypes.CDLL) -> None:
         "core_release": ([pointer, u32, pointer, pointer], i32),
         "core_admit": ([pointer, u32, u32, u32, pointer, pointer, pointer], i32),
         "core_evict": ([pointer, u32, u32, pointer, pointer], i32),
+        "core_reserve": ([pointer, u32, u32, u32, pointer, pointer], i32),
+        "core_install": ([pointer, u32, u32, *[pointer] * 4], i32),
         "core_touch": ([pointer, u32, pointer, pointer], i32),
         "core_warm": ([pointer, u32, pointer, ctypes.c_double, pointer, pointer], i32),
         "core_heats": ([pointer, u32, u32, pointer, pointer, pointer], i32),

@@ -41,7 +41,9 @@ BlockTable::BlockTable(const speckv_core_config& c)
              {memory_of(c, 2), &metadata_bytes_}},
       blocks_(CountingAllocator<Block>(&metadata_bytes_)),
       records_(CountingAllocator<Record>(&metadata_bytes_)),
-      layer_lines_(c.layers, 0, CountingAllocator<uint64_t>(&metadata_bytes_)) {}
+      layer_lines_(c.layers, 0, CountingAllocator<uint64_t>(&metadata_bytes_)),
+      reserved_{Vector<uint8_t>{CountingAllocator<uint8_t>(&metadata_bytes_)},
+                Vector<uint8_t>{CountingAllocator<uint8_t>(&metadata_bytes_)}} {}
 
 uint32_t BlockTable::find(uint64_t handle) const {
   const uint64_t index = handle & kIndexMask, generation = handle >> kIndexBits;
@@ -235,11 +237,14 @@ void BlockTable::unlist(uint32_t tier, uint32_t index) {
   (link.newer == kNil ? ends_[tier].newest : blocks_[link.newer].links[tier].older) = link.older;
 }
 
-void BlockTable::take_slot(uint32_t tier, uint32_t index) {
+uint32_t BlockTable::take_line(uint32_t tier) {
   const uint64_t line = tiers_[tier].take(slot_lines_);
-  if (line == LineAllocator::kNone) throw CallError{SPECKV_CORE_INTERNAL, 0, index, 0};
-  blocks_[index].slots[tier] =
-      static_cast<uint32_t>(line / slot_lines_);  // runs of one length lie at its multiples
+  if (line == LineAllocator::kNone) throw CallError{SPECKV_CORE_INTERNAL, 0, tier, 0};
+  return static_cast<uint32_t>(line / slot_lines_);  // runs of one length lie at its multiples
+}
+
+void BlockTable::take_slot(uint32_t tier, uint32_t index, uint32_t slot) {
+  blocks_[index].slots[tier] = slot;
   enlist(tier, index);
   ++residents_[tier];
 }
@@ -251,17 +256,21 @@ void BlockTable::give_slot(uint32_t tier, uint32_t index) {
   --residents_[tier];
 }
 
+void BlockTable::check_room(uint32_t tier, uint32_t evictions, uint32_t count) const {
+  require(tier < kSlotTiers, 0, tier, kSlotTiers);
+  require(evictions <= residents_[tier], 0, evictions, residents_[tier]);
+  if (residents_[tier] - evictions + reserved_count_[tier] + count > slots_of(tier)) {
+    throw CallError{SPECKV_CORE_POOL_FULL, 0, count * slot_lines_ * SPECKV_LINE_BYTES,
+                    tiers_[tier].capacity_bytes()};
+  }
+}
+
 void BlockTable::admit(uint32_t tier, uint32_t evictions, uint32_t count, const uint64_t* handles,
                        uint64_t* offsets) {
   Guard guard(mutex_);
   require(tier < kSlotTiers, 0, tier, kSlotTiers);
-  require(evictions <= residents_[tier], 0, evictions, residents_[tier]);
   check_all(count, handles);
-  const uint64_t total = tiers_[tier].capacity_bytes() / SPECKV_LINE_BYTES / slot_lines_;
-  if (residents_[tier] - evictions + count > total) {
-    throw CallError{SPECKV_CORE_POOL_FULL, 0, count * slot_lines_ * SPECKV_LINE_BYTES,
-                    tiers_[tier].capacity_bytes()};
-  }
+  check_room(tier, evictions, count);
   uint32_t good = 0;  // each once, and none there yet
   for (; good < count; ++good) {
     Block& block = blocks_[find(handles[good])];
@@ -273,7 +282,7 @@ void BlockTable::admit(uint32_t tier, uint32_t evictions, uint32_t count, const 
   for (uint32_t i = 0; i < evictions; ++i) give_slot(tier, ends_[tier].oldest);
   for (uint32_t i = 0; i < count; ++i) {
     const uint32_t index = find(handles[i]);
-    take_slot(tier, index);
+    take_slot(tier, index, take_line(tier));
     offsets[i] = slot_offset(blocks_[index], tier);
   }
   tiers_[tier].trim();
@@ -288,6 +297,51 @@ void BlockTable::evict(uint32_t tier, uint32_t count, const uint64_t* handles) {
     if (blocks_[index].slots[tier] != kNil) give_slot(tier, index);
   }
   tiers_[tier].trim();
+}
+
+void BlockTable::reserve(uint32_t tier, uint32_t evictions, uint32_t count, uint64_t* offsets) {
+  Guard guard(mutex_);
+  check_room(tier, evictions, count);
+  reserved_[tier].resize(slots_of(tier), 0);
+  for (uint32_t i = 0; i < evictions; ++i) give_slot(tier, ends_[tier].oldest);
+  for (uint32_t i = 0; i < count; ++i) {
+    const uint32_t slot = take_line(tier);
+    reserved_[tier][slot] = 1;
+    ++reserved_count_[tier];
+    offsets[i] = slot * slot_lines_ * SPECKV_LINE_BYTES;
+  }
+  tiers_[tier].trim();
+}
+
+uint32_t BlockTable::install(uint32_t tier, uint32_t count, const uint64_t* handles,
+                             const uint64_t* offsets) {
+  Guard guard(mutex_);
+  require(tier < kSlotTiers, 0, tier, kSlotTiers);
+  const uint64_t slot_bytes = slot_lines_ * SPECKV_LINE_BYTES;
+  Vector<uint8_t>& reserved = reserved_[tier];
+  uint32_t good = 0;  // reserved slots, each once
+  for (; good < count; ++good) {
+    const uint64_t slot = offsets[good] / slot_bytes;
+    if (offsets[good] % slot_bytes != 0 || slot >= reserved.size() || reserved[slot] != 1) break;
+    reserved[slot] = 2;
+  }
+  for (uint32_t i = 0; i < good; ++i) reserved[offsets[i] / slot_bytes] = 1;
+  require(good == count, good, good == count ? 0 : offsets[good], tiers_[tier].capacity_bytes());
+  uint32_t installed = 0;
+  for (uint32_t i = 0; i < count; ++i) {
+    const auto slot = static_cast<uint32_t>(offsets[i] / slot_bytes);
+    const uint32_t index = find(handles[i]);
+    reserved[slot] = 0;
+    --reserved_count_[tier];
+    if (index != kNil && blocks_[index].slots[tier] == kNil) {
+      take_slot(tier, index, slot);
+      ++installed;
+    } else {
+      tiers_[tier].give(slot * slot_lines_, slot_lines_);
+    }
+  }
+  trim();
+  return installed;
 }
 
 void BlockTable::touch(uint32_t count, const uint64_t* handles) {
@@ -334,13 +388,15 @@ uint64_t BlockTable::resident(uint32_t tier, uint64_t room, uint64_t* handles) {
   return residents_[tier];
 }
 
-uint64_t BlockTable::total_slots(uint32_t tier) {
-  return tier < kSlotTiers ? tiers_[tier].capacity_bytes() / SPECKV_LINE_BYTES / slot_lines_ : 0;
+uint64_t BlockTable::slots_of(uint32_t tier) const {
+  return tiers_[tier].capacity_bytes() / SPECKV_LINE_BYTES / slot_lines_;
 }
+
+uint64_t BlockTable::total_slots(uint32_t tier) { return tier < kSlotTiers ? slots_of(tier) : 0; }
 
 uint64_t BlockTable::free_slots(uint32_t tier) {
   Guard guard(mutex_);
-  return tier < kSlotTiers ? total_slots(tier) - residents_[tier] : 0;
+  return tier < kSlotTiers ? slots_of(tier) - residents_[tier] - reserved_count_[tier] : 0;
 }
 
 void BlockTable::trim() {
@@ -351,6 +407,9 @@ void BlockTable::trim() {
   records_.clear();
   records_.shrink_to_fit();
   free_ = kNil;
+  for (uint32_t tier = 0; tier < kSlotTiers; ++tier) {
+    if (reserved_count_[tier] == 0) Vector<uint8_t>{reserved_[tier].get_allocator()}.swap(reserved_[tier]);
+  }
 }
 
 void BlockTable::stats(speckv_core_stats& stats) {

@@ -25,6 +25,8 @@ class BlockTable {
   void release(uint32_t count, const uint64_t* handles);
   void admit(uint32_t tier, uint32_t evictions, uint32_t count, const uint64_t* handles, uint64_t* offsets);
   void evict(uint32_t tier, uint32_t count, const uint64_t* handles);
+  void reserve(uint32_t tier, uint32_t evictions, uint32_t count, uint64_t* offsets);
+  uint32_t install(uint32_t tier, uint32_t count, const uint64_t* handles, const uint64_t* offsets);
   void touch(uint32_t count, const uint64_t* handles);
   void warm(uint32_t count, const uint64_t* handles, double when, double* heats);
   void heats(uint32_t tier, uint32_t count, const uint64_t* handles, double* heats);
@@ -73,7 +75,10 @@ class BlockTable {
   void drop(uint32_t index);
   void enlist(uint32_t tier, uint32_t index);
   void unlist(uint32_t tier, uint32_t index);
-  void take_slot(uint32_t tier, uint32_t index);
+  uint64_t slots_of(uint32_t tier) const;
+  void check_room(uint32_t tier, uint32_t evictions, uint32_t count) const;
+  uint32_t take_line(uint32_t tier);
+  void take_slot(uint32_t tier, uint32_t index, uint32_t slot);
   void give_slot(uint32_t tier, uint32_t index);
   void trim();
 
@@ -87,6 +92,8 @@ class BlockTable {
   Vector<uint64_t> layer_lines_;
   Ends ends_[kSlotTiers];
   uint64_t residents_[kSlotTiers] = {0, 0};
+  Vector<uint8_t> reserved_[kSlotTiers];  // by slot; empty until a slot is reserved
+  uint64_t reserved_count_[kSlotTiers] = {0, 0};
   uint64_t live_ = 0, references_ = 0;
   uint32_t free_ = kNil;  // first free place
   uint64_t generation_ =

@@ -73,6 +73,16 @@ int32_t speckv_core_evict(speckv_core* core, uint32_t tier, uint32_t count, cons
   return speckv::guarded(error, [&] { core->table.evict(tier, count, handles); });
 }
 
+int32_t speckv_core_reserve(speckv_core* core, uint32_t tier, uint32_t evictions, uint32_t count,
+                            uint64_t* offsets, speckv_core_error* error) {
+  return speckv::guarded(error, [&] { core->table.reserve(tier, evictions, count, offsets); });
+}
+
+int32_t speckv_core_install(speckv_core* core, uint32_t tier, uint32_t count, const uint64_t* handles,
+                            const uint64_t* offsets, uint32_t* installed, speckv_core_error* error) {
+  return speckv::guarded(error, [&] { *installed = core->table.install(tier, count, handles, offsets); });
+}
+
 int32_t speckv_core_touch(speckv_core* core, uint32_t count, const uint64_t* handles,
                           speckv_core_error* error) {
   return speckv::guarded(error, [&] { core->table.touch(count, handles); });

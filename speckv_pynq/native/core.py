@@ -179,6 +179,34 @@ class Core:
         self._check(status, error, f"admit to {tier.name}")
         return offsets
 
+    def reserve(self, tier: Tier, count: int, evictions: int = 0) -> U64:
+        """Slots that are no block's yet, after the `evictions` oldest left; their offsets, (count,).
+
+        They stay so, whatever becomes of blocks, until install().
+        """
+        offsets, error = np.empty(count, np.uint64), Error()
+        status = self._lib.speckv_core_reserve(
+            self._core, int(tier), evictions, count, address(offsets), ctypes.byref(error)
+        )
+        self._check(status, error, f"reserve in {tier.name}")
+        return offsets
+
+    def install(self, tier: Tier, handles: U64, offsets: U64) -> int:
+        """Makes reserved slots these blocks', (n,) each; how many.
+
+        A slot goes back where the handle is stale (0 always is) or has one there already.
+        """
+        handles, offsets = as_u64(handles), as_u64(offsets)
+        if len(handles) != len(offsets):
+            raise ValueError(f"{len(handles)} handles for {len(offsets)} slots")
+        installed, error = ctypes.c_uint32(), Error()
+        status = self._lib.speckv_core_install(
+            self._core, int(tier), len(handles), address(handles), address(offsets),
+            ctypes.byref(installed), ctypes.byref(error),
+        )  # fmt: skip
+        self._check(status, error, f"install in {tier.name}")
+        return installed.value
+
     def resident(self, tier: Tier, most: int | None = None) -> U64:
         """Blocks in a tier's slots, oldest first."""
         room = self.total_slots(tier) if most is None else most

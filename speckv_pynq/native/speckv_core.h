@@ -120,6 +120,16 @@ SPECKV_API int32_t speckv_core_admit(speckv_core* core, uint32_t tier, uint32_t 
                                      struct speckv_core_error* error);
 SPECKV_API int32_t speckv_core_evict(speckv_core* core, uint32_t tier, uint32_t count,
                                      const uint64_t* handles, struct speckv_core_error* error);
+/* Two-phase admission, for blocks that are decoded while others call. reserve takes `count` slots that are no
+ * block's yet, after evictions as above; no call but install changes them, so a device may write there
+ * whatever becomes of the blocks. offsets: (count).
+ * install ends that: a slot at offsets[i] becomes handles[i]'s, the newest of the tier, or goes back where
+ * the handle is stale (0 always is) or has a slot there already. installed: how many became a block's. */
+SPECKV_API int32_t speckv_core_reserve(speckv_core* core, uint32_t tier, uint32_t evictions, uint32_t count,
+                                       uint64_t* offsets, struct speckv_core_error* error);
+SPECKV_API int32_t speckv_core_install(speckv_core* core, uint32_t tier, uint32_t count,
+                                       const uint64_t* handles, const uint64_t* offsets, uint32_t* installed,
+                                       struct speckv_core_error* error);
 /* Makes the handles, in this order, the newest of L1; those not in L1 are passed over. */
 SPECKV_API int32_t speckv_core_touch(speckv_core* core, uint32_t count, const uint64_t* handles,
                                      struct speckv_core_error* error);
@@ -134,7 +144,7 @@ SPECKV_API int32_t speckv_core_heats(speckv_core* core, uint32_t tier, uint32_t 
                                      const uint64_t* handles, double* heats, struct speckv_core_error* error);
 /* Handles in a tier's slots, oldest first; writes at most room of them, returns how many there are. */
 SPECKV_API uint64_t speckv_core_resident(speckv_core* core, uint32_t tier, uint64_t room, uint64_t* handles);
-/* Slots that a tier can still take / has in all. */
+/* Slots that a tier can still take, reserved ones not among them / has in all. */
 SPECKV_API uint64_t speckv_core_free_slots(speckv_core* core, uint32_t tier);
 SPECKV_API uint64_t speckv_core_total_slots(speckv_core* core, uint32_t tier);
 

@@ -75,6 +75,14 @@ def _lines(stats: SystemStats) -> Iterator[str]:
         [('tier="l1"', tiers.hits_l1), ('tier="l2"', tiers.hits_l2), ('tier="l3"', tiers.misses)],
     )  # fmt: skip
     yield from _metric(
+        "speckv_prefetched_blocks_total", "counter", "Blocks asked to L2 early, by what became of them.",
+        [
+            ('outcome="came"', tiers.prefetched),
+            ('outcome="failed"', tiers.prefetch_failed),
+            ('outcome="cancelled"', tiers.prefetch_cancelled),
+        ],
+    )  # fmt: skip
+    yield from _metric(
         "speckv_codec_bytes_total", "counter", "Bytes of decoded blocks through the kernels.",
         [('direction="encode"', tiers.bytes_encoded), ('direction="decode"', tiers.bytes_decoded)],
     )  # fmt: skip

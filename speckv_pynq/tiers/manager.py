@@ -4,6 +4,8 @@ put: pack -> encode in staging, worst-case slots -> lines of L3 for the bytes th
 nothing.
 get: L1 and L2 hits are unpacked where they are; misses are decoded, into the L1 slots that the
 policy gives them or into staging, one round ahead of the unpacking.
+prefetch: commands for a driver, decoded into reserved slots of L2 while others call; later calls take in
+what has ended, a get only what it wants. No call waits but a get of the very blocks that a command is decoding.
 """
 
 from __future__ import annotations
@@ -21,13 +23,14 @@ from speckv_pynq import spec
 from speckv_pynq.block import BlockShape
 from speckv_pynq.codec import Codec, LoadedCodebook
 from speckv_pynq.config import TierConfig
-from speckv_pynq.device.protocol import Device, DeviceBuffer
+from speckv_pynq.device.protocol import DEFAULT_TIMEOUT_S, Device, DeviceBuffer
 from speckv_pynq.errors import ConfigError, DeviceError, ShapeError
 from speckv_pynq.native import U8, Core, Tier, Workers
 from speckv_pynq.native.layout import CoreConfig
 from speckv_pynq.pool import open_pool
 from speckv_pynq.tiers.places import Places
 from speckv_pynq.tiers.policies import make_policy
+from speckv_pynq.tiers.prefetching import Prefetcher
 from speckv_pynq.tiers.rounds import Fetcher
 from speckv_pynq.tiers.staging import Staging
 from speckv_pynq.tiers.stats import TierStats
@@ -75,6 +78,7 @@ class TierManager:
         self._fetcher = Fetcher(
             self.codec, self._core, self._staging, self._memories, self._policy, self._workers
         )
+        self._prefetcher = Prefetcher(self.codec, self._core, self._staging, self._memories)
         pool = self._memories[Tier.L3]
         assert pool is not None
         self._storer = Storer(self._core, self._staging, pool, self._workers, scheme, config)
@@ -102,7 +106,7 @@ class TierManager:
         if keys is not None and len(keys) != len(at):
             raise ValueError(f"{len(keys)} keys for {len(at)} blocks")
         with self._lock:
-            self._check_open()
+            self._begin()
             self._fetcher.settle()
             return self._storer.put(layer, at, places, keys)
 
@@ -119,7 +123,7 @@ class TierManager:
             raise ValueError(f"{len(at)} positions for {len(records)} records")
         self._check_layer(layer)
         with self._lock:
-            self._check_open()
+            self._begin()
             self._fetcher.settle()
             return self._storer.put_records(layer, at, records)
 
@@ -142,29 +146,56 @@ class TierManager:
             raise ValueError(f"{len(wanted)} handles for {len(places)} places")
         with self._lock:
             self._check_open()
+            running = self._prefetcher.claim(wanted)
+            if not running:
+                self._fetcher.get(wanted, places)
+                return
+        self._prefetcher.wait(running)  # not under the lock: others may hit meanwhile
+        with self._lock:
+            self._check_open()
+            self._prefetcher.claim(wanted)
+            self._prefetcher.give_up(wanted)
             self._fetcher.get(wanted, places)
 
     def prefetch(self, handles: npt.ArrayLike) -> int:
-        """Decodes blocks into L2 ahead of their get, oldest ones leaving; how many it could take.
+        """Begins to decode blocks into L2 ahead of their get, oldest ones leaving; how many it could take.
 
-        A block leaves L2 with the get that reads it.
+        Returns at once: a driver, opened by the first call, does the work in the background. A block hits L2 once
+        it has come; a get before that waits shortly for the command that decodes it, or decodes it itself. What
+        does not come (a damaged record, a device that fails) is a miss, counted in stats(). A block leaves L2 with
+        the get that reads it.
         """
         with self._lock:
             self._check_open()
-            return self._fetcher.prefetch(np.ascontiguousarray(handles, np.uint64))
+            return self._prefetcher.start(np.ascontiguousarray(handles, np.uint64))
+
+    def poll(self) -> int:
+        """Takes in what has been brought up, as most calls do; how many blocks are still on their way."""
+        with self._lock:
+            self._begin()
+            return self._prefetcher.under_way
+
+    def wait_prefetched(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+        """Waits until no block is on its way to L2; DeviceTimeout: some are after timeout_s."""
+        with self._lock:
+            self._check_open()
+        self._prefetcher.wait_all(timeout_s)
+        self.poll()
 
     def retain(self, handles: npt.ArrayLike) -> None:
         """One reference more for each: a block may stand in several rows."""
         with self._lock:
-            self._check_open()
+            self._begin()
             self._core.retain(np.ascontiguousarray(handles, np.uint64))
 
     def release(self, handles: npt.ArrayLike) -> None:
         """One reference less for each; a block without references leaves all tiers."""
         with self._lock:
-            self._check_open()
+            self._begin()
             self._fetcher.settle()
-            self._core.release(np.ascontiguousarray(handles, np.uint64))
+            gone = np.ascontiguousarray(handles, np.uint64)
+            self._core.release(gone)
+            self._prefetcher.give_up(gone, stale_only=True)
 
     @property
     def overflows(self) -> int:
@@ -174,8 +205,8 @@ class TierManager:
     def stats(self) -> TierStats:
         """What is held and has been done."""
         with self._lock:
-            self._check_open()
-            core, done = self._core.stats(), self._storer.done
+            self._begin()
+            core, done, early = self._core.stats(), self._storer.done, self._prefetcher
             elements = self.shape.block_bytes // spec.DTYPE_BYTES[self.shape.dtype]
             return TierStats(
                 blocks=core.blocks,
@@ -192,15 +223,20 @@ class TierManager:
                 l3_slack_bytes=core.held_bytes[2] - core.used_bytes[2],
                 metadata_bytes=core.metadata_bytes
                 + self._storer.shared.nbytes
-                + self._policy.nbytes,
+                + self._policy.nbytes
+                + early.table_bytes,
                 hits_l1=core.hits[0],
                 hits_l2=core.hits[1],
                 misses=core.misses,
-                bytes_decoded=self._fetcher.decoded * self.shape.block_bytes,
+                bytes_decoded=(self._fetcher.decoded + early.decoded) * self.shape.block_bytes,
                 bytes_encoded=done.coded * self.shape.block_bytes,
                 shared_blocks=done.shared,
                 raw_fallbacks=done.raw,
                 int4_fallbacks=done.int4,
+                prefetching=early.under_way,
+                prefetched=early.fetched,
+                prefetch_failed=early.failed,
+                prefetch_cancelled=early.cancelled,
                 overflows=done.overflows,
             )
 
@@ -222,8 +258,9 @@ class TierManager:
             if self._closed:
                 return
             self._closed = True
-            with contextlib.suppress(DeviceError):  # buffers in use live until their run ends
-                self._fetcher.settle()
+            for end in (self._fetcher.settle, self._prefetcher.close):
+                with contextlib.suppress(DeviceError):  # buffers in use live until their run ends
+                    end()
             self._core.close()
             self._workers.close()
             self._free()
@@ -277,6 +314,11 @@ class TierManager:
         self._staging.free()
         for buffer in self._buffers:
             buffer.free()
+
+    def _begin(self) -> None:
+        """Of each call: takes in what the driver has done meanwhile."""
+        self._check_open()
+        self._prefetcher.collect()
 
     def _check_open(self) -> None:
         if self._closed:

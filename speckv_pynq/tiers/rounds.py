@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from speckv_pynq.codec import Codec, Ids
-from speckv_pynq.device.protocol import DEFAULT_TIMEOUT_S, Descriptors, DeviceBuffer, Run
+from speckv_pynq.codec import Codec
+from speckv_pynq.device.protocol import DEFAULT_TIMEOUT_S, DeviceBuffer, Run
 from speckv_pynq.errors import DeviceError, DeviceTimeout
 from speckv_pynq.native import U32, U64, Core, GetPlan, Tier, Workers
 from speckv_pynq.tiers.places import Places
@@ -104,18 +104,7 @@ class Fetcher:
         if admission.order is not None:
             plan = plan.with_misses(admission.order)
         if len(plan.handles):
-            self._fetch(plan, len(plan.handles), Tier.L1, admission, places)
-
-    def prefetch(self, handles: U64) -> int:
-        """Decodes blocks that are in L3 alone into L2 slots; how many."""
-        self.settle()
-        plan = self._core.plan_get(handles, counted=False)
-        count = min(len(plan.handles), self._core.total_slots(Tier.L2))
-        if count:
-            evictions = max(0, count - self._core.free_slots(Tier.L2))
-            slots = self._core.admit(Tier.L2, plan.handles[:count], evictions)
-            self._fetch(plan, count, Tier.L2, Admission(0, slots), None)
-        return count
+            self._fetch(plan, admission, places)
 
     def _unpack_hits(self, plan: GetPlan, places: Places, tier: Tier) -> None:
         memory = self._memories[tier]
@@ -126,13 +115,13 @@ class Fetcher:
             which = np.flatnonzero(plan.tiers == tier)
             places.pick(which).unpack(memory, plan.offsets[which], self._workers)
 
-    def _rounds(self, count: int, tier: Tier, admission: Admission) -> Iterator[Round]:
-        """Misses 0..count - 1 in order: those with a slot in `tier` there, the rest in staging."""
+    def _rounds(self, count: int, admission: Admission) -> Iterator[Round]:
+        """Misses 0..count - 1 in order: those with a slot in L1 there, the rest in staging."""
         first, end = admission.first, admission.first + len(admission.offsets)
         staging, halves = self._staging, itertools.cycle((0, 1))
         for at, last in self._equal(0, first):
             yield Round(at, last, staging.buffer, staging.slots(last - at, next(halves)))
-        memory = self._memories[tier]
+        memory = self._memories[Tier.L1]
         if memory is not None:
             for at, last in self._equal(first, end):
                 yield Round(at, last, memory, admission.offsets[at - first : last - first])
@@ -145,19 +134,19 @@ class Fetcher:
         bounds = [first + (end - first) * i // rounds for i in range(rounds + 1)] if rounds else []
         return itertools.pairwise(bounds)
 
-    def _fetch(
-        self, plan: GetPlan, count: int, tier: Tier, admission: Admission, places: Places | None
-    ) -> None:
-        """Decodes round i + 1 while round i is unpacked to places of the plan (None: not at all).
+    def _fetch(self, plan: GetPlan, admission: Admission, places: Places) -> None:
+        """Decodes round i + 1 while round i is unpacked to places of the plan.
 
         On a failure the admitted slots whose blocks are not known to be sound go back.
         """
         running: list[tuple[Round, Run]] = []
         sound = 0  # misses decoded and checked
         try:
-            target = None if places is None else Target.of_misses(plan, places)
-            rounds = list(self._rounds(count, tier, admission))
-            ids, table = self._describe(plan, count, rounds)
+            target, count = Target.of_misses(plan, places), len(plan.handles)
+            rounds = list(self._rounds(count, admission))
+            slots = np.concatenate([this.slots for this in rounds])
+            ids = self._staging.miss_ids(plan, slice(count))
+            table = self._staging.describe_decode(plan, slice(count), slots)
             parts = len(ids) // count
             pool = self._memories[Tier.L3]
             assert pool is not None
@@ -177,27 +166,15 @@ class Fetcher:
         except BaseException:
             self._drain([run for _, run in running])
             first, end = admission.first, admission.first + len(admission.offsets)
-            self._core.evict(tier, plan.handles[max(first, sound) : end])
+            self._core.evict(Tier.L1, plan.handles[max(first, sound) : end])
             raise
 
-    def _describe(self, plan: GetPlan, count: int, rounds: list[Round]) -> tuple[Ids, Descriptors]:
-        """Identities and descriptors of all rounds at once, (count * parts,)."""
-        ids = self._staging.ids(plan.layers[:count], plan.positions[:count])
-        table = self._codec.describe(
-            ids,
-            self._staging.part_slots(np.concatenate([this.slots for this in rounds])),
-            plan.record_offsets[:count].reshape(-1),
-            plan.record_bytes[:count].reshape(-1),
-        )
-        return ids, table
-
-    def _arrived(self, this: Round, target: Target | None) -> None:
+    def _arrived(self, this: Round, target: Target) -> None:
         self.decoded += this.end - this.first
         low, high = int(this.slots.min()), int(this.slots.max()) + self._staging.slot_bytes
         this.memory.sync_from_device(low, min(high, this.memory.nbytes) - low)
-        if target is not None:
-            places, slots = target.of(this)
-            places.unpack(this.memory, slots, self._workers)
+        places, slots = target.of(this)
+        places.unpack(this.memory, slots, self._workers)
 
     def _drain(self, runs: list[Run]) -> None:
         """After a failure: waits until nothing writes any more, or remembers what still may."""

@@ -8,10 +8,10 @@ from typing import Final
 import numpy as np
 
 from speckv_pynq import spec
-from speckv_pynq.codec import BLOCK_ID, Codec, first_record_bytes
-from speckv_pynq.device.protocol import Completions, Device, DeviceBuffer
+from speckv_pynq.codec import BLOCK_ID, Codec, Ids, first_record_bytes
+from speckv_pynq.device.protocol import Completions, Descriptors, Device, DeviceBuffer
 from speckv_pynq.errors import ConfigError, RecordError
-from speckv_pynq.native import U32, U64
+from speckv_pynq.native import U32, U64, GetPlan
 
 # Of one half: small enough to stay in the caches between decoding and unpacking, large enough
 # to be worth the calls.
@@ -77,6 +77,19 @@ class Staging:
         if len(self._part_bytes) == 1:
             return slots
         return (slots[:, None] + self._part_bytes).reshape(-1)
+
+    def describe_decode(self, plan: GetPlan, which: slice | list[int], slots: U64) -> Descriptors:
+        """Descriptors, (n * parts,), that decode these misses of a plan into block slots, (n,)."""
+        return self._codec.describe(
+            self.miss_ids(plan, which),
+            self.part_slots(slots),
+            plan.record_offsets[which].reshape(-1),
+            plan.record_bytes[which].reshape(-1),
+        )
+
+    def miss_ids(self, plan: GetPlan, which: slice | list[int]) -> Ids:
+        """Identities of the parts of these misses, (n * parts,)."""
+        return self.ids(plan.layers[which], plan.positions[which])
 
     def ids(self, layers: U32 | int, positions: U32) -> np.ndarray:
         """Identities of the parts of blocks, (n * parts,) BLOCK_ID."""

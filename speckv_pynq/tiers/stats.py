@@ -21,7 +21,7 @@ class TierStats:
     l2_blocks: int
     l3_bytes: int  # frames of records
     l3_slack_bytes: int  # of them not in use
-    metadata_bytes: int  # the core's tables, the index of shared blocks, the policy's
+    metadata_bytes: int  # the core's tables, of shared blocks, the policy's, of prefetches
     hits_l1: int
     hits_l2: int
     misses: int  # fetched from L3
@@ -31,6 +31,12 @@ class TierStats:
     raw_fallbacks: int  # records kept raw though another scheme was asked for
     int4_fallbacks: (
         int  # records of scheme klt that are int4: the codebook did not fit their values
+    )
+    prefetching: int  # blocks on their way to L2
+    prefetched: int  # blocks that came
+    prefetch_failed: int  # blocks that did not: damaged records, errors and deadlines of the device
+    prefetch_cancelled: (
+        int  # blocks that nobody waited for any more: read or released before they came
     )
     overflows: int  # finite values that became infinite when a block was packed
 

@@ -110,3 +110,14 @@ def test_a_common_prompt_is_held_once(speckv, model_folder):
     assert ran.figures["prompt_copies"] == 1
     assert ran.figures["prompt_blocks"] == 2 * 3  # layers, blocks of 32 behind the sinks
     assert ran.figures["smaller"] > 1.5
+
+
+def test_prefetch(speckv):
+    ran = speckv("bench", "prefetch", "--repeats", 2, "--blocks", 64)
+    assert (ran.code, ran.err) == (0, "")
+    figures = ran.figures
+    assert 0 < figures["hit_idle_us"] < 20_000
+    assert figures["hit_us"] <= figures["hit_p99_us"]
+    assert figures["call_us_per_block"] > 0
+    # Were a hit to wait, there would be one a prefetch.
+    assert figures["hits"] > 2 * figures["repeats"]

@@ -74,6 +74,7 @@ class CoreModel:
         self.tiers = [Lines(b // (FRAME_LINES * LINE) * FRAME_LINES) for b in budgets]
         self.blocks: dict[int, ModelBlock] = {}
         self.order: list[OrderedDict[int, None]] = [OrderedDict(), OrderedDict()]  # oldest first
+        self.reserved: list[list[int]] = [[], []]  # first lines
 
     def total_slots(self, tier: int) -> int:
         return len(self.tiers[tier].used) // self.slot_lines
@@ -112,6 +113,29 @@ class CoreModel:
         for key in keys:
             self.blocks[key].slots[tier] = self.tiers[tier].take(self.slot_lines)
             self.order[tier][key] = None
+
+    def reserve(self, tier: int, count: int, evictions: int) -> list[int]:
+        """First lines of the slots."""
+        self.admit(tier, [], evictions)
+        lines = [self.tiers[tier].take(self.slot_lines) for _ in range(count)]
+        self.reserved[tier] += lines
+        return lines
+
+    def install(self, tier: int, keys: list[int], lines: list[int]) -> int:
+        """How many became a block's."""
+        installed = 0
+        for key, line in zip(keys, lines, strict=True):
+            self.reserved[tier].remove(line)
+            if key in self.blocks and tier not in self.blocks[key].slots:
+                self.blocks[key].slots[tier] = line
+                self.order[tier][key] = None
+                installed += 1
+            else:
+                self.tiers[tier].give(line, self.slot_lines)
+        return installed
+
+    def free_slots(self, tier: int) -> int:
+        return self.total_slots(tier) - len(self.order[tier]) - len(self.reserved[tier])
 
     def evict(self, tier: int, key: int) -> None:
         if tier in self.blocks[key].slots:

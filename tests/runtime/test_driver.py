@@ -81,6 +81,18 @@ def test_a_demand_waits_for_no_prefetch(held: Held) -> None:
     assert [name for name in held.device.names if name < 100] == [0]
 
 
+def test_one_command_can_be_drained_and_read_later(held: Held) -> None:
+    held.dma(1, owner=3)
+    held.dma(2, owner=3)
+    with pytest.raises(DeviceTimeout, match="1 commands not done"):
+        held.driver.drain(0.001, owner=3, tag=1)
+    held.device.run(1).end()
+    held.driver.drain(5.0, owner=3, tag=1)
+    assert held.driver.outstanding(3) == 1
+    assert [done.tag for done in held.driver.poll_done(owner=3)] == [1]
+    held.device.run(2).end()
+
+
 def test_a_cancelled_prefetch_ends_after_its_slice(held: Held) -> None:
     held.driver.set_param(Parameter.PREFETCH_SLICE, 3)
     held.prefetch(10, count=9)

@@ -71,6 +71,9 @@ class CoreMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "core"):
             return
+        for tier in (Tier.L1, Tier.L2):
+            lines = np.array(self.model.reserved[tier], np.uint64)
+            assert self.core.install(tier, np.zeros_like(lines), lines * np.uint64(64)) == 0
         live = list(self.model.blocks.items())
         self.core.release(np.repeat([h for h, _ in live], [b.references for _, b in live]))
         stats = self.core.stats()
@@ -147,14 +150,42 @@ class CoreMachine(RuleBasedStateMachine):
     def admit(self, data: Any, tier: Tier) -> None:
         handles = self.pick(data, 4, tier)
         evictions = data.draw(st.integers(0, min(3, len(self.model.order[tier]))))
-        room = self.model.total_slots(tier) - len(self.model.order[tier]) + evictions
-        if len(handles) > room:
+        if len(handles) > self.model.free_slots(tier) + evictions:
             with pytest.raises(PoolFull):
                 self.core.admit(tier, handles, evictions)
             return
         offsets = self.core.admit(tier, handles, evictions).tolist()
         self.model.admit(tier, handles, evictions)
         assert offsets == [self.model.blocks[h].slots[tier] * 64 for h in handles]
+
+    @rule(data=st.data(), tier=st.sampled_from([Tier.L1, Tier.L2]), count=st.integers(0, 3))
+    def reserve(self, data: Any, tier: Tier, count: int) -> None:
+        evictions = data.draw(st.integers(0, min(3, len(self.model.order[tier]))))
+        if count > self.model.free_slots(tier) + evictions:
+            with pytest.raises(PoolFull):
+                self.core.reserve(tier, count, evictions)
+            return
+        offsets = self.core.reserve(tier, count, evictions).tolist()
+        assert offsets == [line * 64 for line in self.model.reserve(tier, count, evictions)]
+
+    @rule(data=st.data(), tier=st.sampled_from([Tier.L1, Tier.L2]))
+    def install(self, data: Any, tier: Tier) -> None:
+        reserved = self.model.reserved[tier]
+        lines = data.draw(st.permutations(reserved))[: data.draw(st.integers(0, 3))]
+        anyone = st.sampled_from([*self.model.blocks, *self.stale, 0])
+        handles = [data.draw(anyone) for _ in lines]
+        offsets = np.array(lines, np.uint64) * np.uint64(64)
+        for bad in (
+            1,
+            SLOT * 99,
+            *(b.slots[tier] * 64 for b in self.model.blocks.values() if tier in b.slots),
+        ):
+            with pytest.raises(ValueError, match=f"install in {tier.name}: element {len(lines)}"):
+                self.core.install(tier, [*handles, 0], np.append(offsets, np.uint64(bad)))
+        if lines:
+            with pytest.raises(ValueError, match=f"element {len(lines)}"):
+                self.core.install(tier, [*handles, 0], np.append(offsets, offsets[0]))
+        assert self.core.install(tier, handles, offsets) == self.model.install(tier, handles, lines)
 
     @rule(data=st.data(), tier=st.sampled_from([Tier.L1, Tier.L2]))
     def evict(self, data: Any, tier: Tier) -> None:
@@ -212,7 +243,7 @@ class CoreMachine(RuleBasedStateMachine):
         assert self.core.layer_bytes().tolist() == by_layer
         for tier in (Tier.L1, Tier.L2):
             assert self.core.resident(tier).tolist() == list(model.order[tier])
-            assert self.core.free_slots(tier) == model.total_slots(tier) - len(model.order[tier])
+            assert self.core.free_slots(tier) == model.free_slots(tier)
 
     @invariant()
     def records_are_whole(self) -> None:

@@ -144,6 +144,7 @@ def test_prefetched_blocks_hit(system: CXLSpecKVSystem) -> None:
     for layer in range(3):
         system.put(1, layer, 0, *values(layer, 4))
     assert system.prefetch_step(1, 1, 4 * TOKENS) == 4
+    system.tiers.wait_prefetched()
     system.get(1, 1, 0, 4 * TOKENS)
     tiers = system.stats().tiers
     assert tiers.hits_l2 == 4

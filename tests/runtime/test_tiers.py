@@ -161,6 +161,8 @@ def test_blocks_brought_up_early_hit_l2_once() -> None:
     with manager(budgets(SMALL, l2=1000)) as tiers:
         handles = cache.put(tiers)
         assert tiers.prefetch(handles[:4]) == 4
+        assert tiers.prefetch(handles[2:4]) == 0  # on their way
+        tiers.wait_prefetched()
         assert tiers.prefetch(handles[2:4]) == 0  # there already
         conserved(tiers)
         assert tiers.stats().l2_blocks == 4

@@ -1,0 +1,451 @@
+"""Prefetch in the background: no hit waits for it, and whatever becomes of it, blocks read right."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from speckv_pynq.block import BlockShape
+from speckv_pynq.errors import DeviceError, DeviceTimeout, StaleHandle
+from speckv_pynq.spec import DType
+from speckv_pynq.tiers import TierManager, prefetching
+from speckv_pynq.tiers.staging import ROUND_BYTES
+from tests.runtime.gated_device import FAULTS, GatedDevice
+from tests.runtime.held_device import eventually
+from tests.runtime.tiers import SMALL, Cache, budgets, conserved, manager
+
+pytestmark = pytest.mark.requires("libspeckv")
+STAGING = 2 * (ROUND_BYTES // SMALL.slot_bytes)  # blocks of L2 that it takes
+CACHE = Cache.random(70)
+COMMAND = prefetching.COMMAND_DESCRIPTORS
+
+
+def drivers() -> int:
+    return sum(thread.name.startswith("speckv-driver") for thread in threading.enumerate())
+
+
+@contextmanager
+def gated(
+    l1: float = 0, l2: int = 100, policy: str = "dense"
+) -> Iterator[tuple[TierManager, GatedDevice]]:
+    """A manager whose L2 takes l2 blocks; checks that no thread of it stays."""
+    before = drivers()
+    with manager(budgets(SMALL, l1, l2=STAGING + l2, policy=policy), wrap=GatedDevice) as tiers:
+        device = tiers.codec.device
+        assert isinstance(device, GatedDevice)
+        try:
+            yield tiers, device
+        finally:
+            device.open()
+    assert drivers() == before
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A get that waited where it must not would wait for the test's end."""
+    monkeypatch.setattr(prefetching, "PATIENCE_S", 60.0)
+
+
+def read(tiers: TierManager, handles: np.ndarray, blocks: np.ndarray) -> bool:
+    """Whether these handles give those blocks of CACHE."""
+    out = Cache.random(len(handles)).empty()
+    tiers.get(handles, np.zeros(len(handles), int), out.offsets[: len(handles)], out.kv())
+    return all(
+        np.array_equal(a, b)
+        for i, block in enumerate(blocks)
+        for a, b in zip(out.block(i), CACHE.block(int(block)), strict=True)
+    )
+
+
+def some(first: int, end: int) -> np.ndarray:
+    return np.arange(first, end)
+
+
+@pytest.mark.usefixtures("patient")
+def test_no_hit_waits_for_a_prefetch() -> None:
+    with gated(l1=4) as (tiers, device):
+        handles = CACHE.put(tiers)
+        assert read(tiers, handles[:4], some(0, 4))  # into L1
+        assert tiers.prefetch(handles[4:8]) == 4
+        tiers.wait_prefetched()
+        device.hold()
+        assert tiers.prefetch(handles[8:]) == 62
+        eventually(lambda: bool(device.held))
+        assert read(tiers, handles[:8], some(0, 8))
+        stats = tiers.stats()
+        assert (stats.hits_l1, stats.hits_l2, stats.misses) == (4, 4, 4)
+        assert (stats.prefetching, stats.prefetched, stats.l2_blocks) == (62, 4, 0)
+        conserved(tiers)
+        assert len(device.held) == 1
+        device.open()
+        tiers.wait_prefetched()
+        assert tiers.stats().l2_blocks == 62
+        assert read(tiers, handles[8:], some(8, 70))
+        assert tiers.stats().hits_l2 == 66
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_get_waits_for_the_command_that_decodes_its_block() -> None:
+    with gated(l1=1) as (tiers, device), ThreadPoolExecutor(1) as threads:
+        handles = CACHE.put(tiers)
+        assert read(tiers, handles[60:61], some(60, 61))
+        device.hold(1)
+        tiers.prefetch(handles[:2])
+        eventually(lambda: bool(device.held))
+        waiting = threads.submit(read, tiers, handles[:3], some(0, 3))
+        assert read(tiers, handles[60:61], some(60, 61))  # nor does a hit wait for that get
+        assert not waiting.done()
+        device.open()
+        assert waiting.result(10)
+        stats = tiers.stats()
+        assert (stats.hits_l2, stats.misses, stats.prefetching) == (2, 2, 0)
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_get_decodes_what_has_not_begun() -> None:
+    with gated() as (tiers, device):
+        handles = CACHE.put(tiers)
+        device.hold(1)
+        assert tiers.prefetch(handles) == 70
+        eventually(lambda: bool(device.held))
+        assert read(tiers, handles[40:50], some(40, 50))  # of the second command
+        assert len(device.held) == 1
+        assert tiers.stats().prefetch_cancelled == COMMAND
+        device.open()
+        tiers.wait_prefetched()
+        stats = tiers.stats()
+        assert (stats.prefetched, stats.misses) == (70 - COMMAND, 10)
+        assert read(tiers, handles, some(0, 70))
+        assert tiers.stats().hits_l2 == 70 - COMMAND
+
+
+def test_a_get_loses_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefetching, "PATIENCE_S", 0.01)
+    with gated() as (tiers, device):
+        handles = CACHE.put(tiers)
+        device.hold(1)
+        tiers.prefetch(handles[:8])
+        eventually(lambda: bool(device.held))
+        assert read(tiers, handles[:3], some(0, 3))
+        assert tiers.stats().misses == 3
+        device.open()
+        tiers.wait_prefetched()
+        stats = tiers.stats()
+        assert (stats.prefetched, stats.prefetch_cancelled, stats.l2_blocks) == (5, 3, 5)
+
+
+def test_slots_of_a_released_block_stay_until_nothing_writes_there() -> None:
+    with gated(l2=6) as (tiers, device):
+        handles = CACHE.put(tiers)
+        device.hold(1)
+        assert tiers.prefetch(handles[:6]) == 6
+        eventually(lambda: bool(device.held))
+        tiers.release(handles[:6])
+        with pytest.raises(StaleHandle):
+            tiers.release(handles[:1])
+        with pytest.raises(StaleHandle):
+            tiers.prefetch(handles[:1])
+        assert tiers.prefetch(handles[6:]) == 0  # no slot that is free
+        assert tiers.stats().blocks == 64
+        conserved(tiers)
+        device.open()
+        tiers.wait_prefetched()
+        stats = tiers.stats()
+        assert (stats.prefetch_cancelled, stats.l2_blocks) == (6, 0)
+        assert tiers.prefetch(handles[6:]) == 6
+        tiers.wait_prefetched()
+        assert read(tiers, handles[6:], some(6, 70))
+        assert tiers.stats().hits_l2 == 6
+
+
+def test_a_block_that_somebody_still_holds_comes_up() -> None:
+    with gated() as (tiers, device):
+        handles = CACHE.put(tiers)
+        tiers.retain(handles[:2])
+        device.hold(1)
+        assert tiers.prefetch(handles[:4]) == 4
+        eventually(lambda: bool(device.held))
+        tiers.release(handles[:4])
+        device.open()
+        tiers.wait_prefetched()
+        assert read(tiers, handles[:2], some(0, 2))
+        assert (tiers.stats().hits_l2, tiers.stats().prefetch_cancelled) == (2, 2)
+
+
+def test_work_for_blocks_that_are_gone_is_not_begun() -> None:
+    with gated() as (tiers, device):
+        handles = CACHE.put(tiers)
+        device.hold(1)
+        tiers.prefetch(handles)
+        eventually(lambda: bool(device.held))
+        tiers.release(handles)
+        assert tiers.stats().prefetch_cancelled == 70 - COMMAND
+        assert tiers.poll() == COMMAND
+
+
+def test_the_oldest_blocks_leave_for_new_ones_and_none_that_is_on_its_way() -> None:
+    with gated(l2=6) as (tiers, device):
+        handles = CACHE.put(tiers)
+        assert tiers.prefetch(handles[:10]) == 6
+        tiers.wait_prefetched()
+        device.hold()
+        assert tiers.prefetch(handles[20:24]) == 4
+        assert tiers.stats().l2_blocks == 2
+        assert tiers.prefetch(handles[20:30]) == 2  # four are on their way, two leave
+        assert tiers.prefetch(handles[30:]) == 0
+        assert tiers.prefetch(handles[20:26]) == 0
+        conserved(tiers)
+        device.open()
+        tiers.wait_prefetched()
+        assert read(tiers, handles[20:26], some(20, 26))
+        assert tiers.stats().hits_l2 == 6
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_a_miss_and_counted(fault: str) -> None:
+    failed = 1 if fault == "status" else 20
+    with gated() as (tiers, device):
+        handles = CACHE.put(tiers)
+        device.fail(fault)
+        assert tiers.prefetch(handles[:20]) == 20
+        tiers.wait_prefetched()
+        stats = tiers.stats()
+        assert (stats.prefetch_failed, stats.l2_blocks) == (failed, 20 - failed)
+        assert read(tiers, handles[:20], some(0, 20))
+        assert tiers.stats().misses == failed
+        device.open()
+        tiers.prefetch(handles[:20])
+        tiers.wait_prefetched()
+        assert tiers.stats().l2_blocks == 20
+        assert read(tiers, handles[:20], some(0, 20))
+
+
+def test_nothing_takes_the_slots_of_a_late_run() -> None:
+    with gated(l2=6) as (tiers, device):
+        handles = CACHE.put(tiers)
+        device.fail("timeout")
+        assert tiers.prefetch(handles[:4]) == 4
+        tiers.wait_prefetched()
+        assert tiers.prefetch(handles[:6]) == 2
+        tiers.wait_prefetched()
+        assert tiers.stats().prefetch_failed == 6  # the two because that run has the buffer still
+        assert tiers.prefetch(handles[:6]) == 2
+        device.open()  # scribbles
+        tiers.wait_prefetched()
+        assert tiers.prefetch(handles[:6]) >= 4
+        tiers.wait_prefetched()
+        assert read(tiers, handles, some(0, 70))
+        assert tiers.stats().hits_l2 >= 4
+
+
+def test_blocks_in_parts() -> None:
+    shape = BlockShape(64, 35, 128, DType.FP16)  # two parts
+    cache = Cache.random(20, shape=shape)
+    with manager(budgets(shape, l2=30), shape, wrap=GatedDevice) as tiers:
+        handles = cache.put(tiers)
+        device: Any = tiers.codec.device
+        device.fail("", "status")
+        assert tiers.prefetch(handles) == 20
+        tiers.wait_prefetched()
+        assert tiers.stats().prefetch_failed == 1
+        assert cache.get(tiers, handles).same(cache)
+        assert (tiers.stats().hits_l2, tiers.stats().misses) == (19, 1)
+
+
+def test_threads_come_with_the_first_prefetch() -> None:
+    before = drivers()
+    with gated() as (tiers, _):
+        handles = CACHE.put(tiers)
+        assert read(tiers, handles, some(0, 70))
+        tiers.prefetch(handles[:0])
+        tiers.wait_prefetched()
+        assert drivers() == before
+        tiers.prefetch(handles[:1])
+        assert drivers() > before
+
+
+def test_close_ends_what_is_on_its_way() -> None:
+    with gated() as (tiers, device):
+        handles = CACHE.put(tiers)
+        device.hold(1)
+        tiers.prefetch(handles)
+        eventually(lambda: bool(device.held))
+        timer = threading.Timer(0.05, device.open)
+        timer.start()
+        tiers.close()
+        timer.join()
+        with pytest.raises(DeviceError, match="closed"):
+            tiers.poll()
+
+
+def test_a_refused_submission_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    with gated(l2=6) as (tiers, _):
+        handles = CACHE.put(tiers)
+        live = tiers.codec.device.live_buffers
+        with monkeypatch.context() as patch:
+            patch.setattr(prefetching.SpeckvDriver, "submit", refuse)
+            with pytest.raises(MemoryError):
+                tiers.prefetch(handles)
+        assert tiers.codec.device.live_buffers == live
+        assert tiers.prefetch(handles) == 6
+
+
+def test_wait_prefetched_has_a_deadline() -> None:
+    with gated() as (tiers, device):
+        device.hold(1)
+        tiers.prefetch(CACHE.put(tiers))
+        with pytest.raises(DeviceTimeout, match="commands not done"):
+            tiers.wait_prefetched(0.01)
+
+
+# ---- any order of calls
+
+
+class Oracle:
+    """A manager beside a dict: handle -> (block of CACHE, references)."""
+
+    def __init__(self, tiers: TierManager, device: GatedDevice) -> None:
+        self.tiers, self.device = tiers, device
+        self.held: dict[int, list[int]] = {}
+        self.accepted = self.buffers = 0
+
+    def pick(self, at: int, count: int) -> np.ndarray:
+        """Up to `count` live handles from a place on."""
+        live = list(self.held)
+        return np.array((live[at % len(live) :] + live)[:count] if live else [], np.uint64)
+
+    def put(self, at: int, count: int) -> None:
+        blocks = (at + np.arange(count)) % CACHE.blocks
+        offsets = blocks * SMALL.tokens
+        handles = self.tiers.put(0, offsets, np.zeros_like(blocks), offsets, CACHE.kv())
+        self.held |= {h: [b, 1] for h, b in zip(handles.tolist(), blocks.tolist(), strict=True)}
+
+    def get(self, at: int, count: int) -> None:
+        handles = np.unique(self.pick(at, count))
+        if len(handles):
+            assert read(self.tiers, handles, np.array([self.held[h][0] for h in handles.tolist()]))
+
+    def prefetch(self, at: int, count: int) -> None:
+        self.accepted += self.tiers.prefetch(self.pick(at, count))
+
+    def retain(self, at: int, count: int) -> None:
+        handles = np.unique(self.pick(at, count))
+        self.tiers.retain(handles)
+        for handle in handles.tolist():
+            self.held[handle][1] += 1
+
+    def release(self, at: int, count: int) -> None:
+        handles = np.unique(self.pick(at, count))
+        self.tiers.release(handles)
+        for handle in handles.tolist():
+            self.held[handle][1] -= 1
+            if not self.held[handle][1]:
+                del self.held[handle]
+                with pytest.raises(StaleHandle):
+                    self.tiers.release(np.array([handle], np.uint64))
+
+    def wait(self, *_: int) -> None:
+        with suppress(DeviceTimeout):  # held
+            self.tiers.wait_prefetched(0.003)
+
+    def hold(self, runs: int, *_: int) -> None:
+        self.device.hold(runs % 3)
+
+    def open(self, *_: int) -> None:
+        self.device.open()
+
+    def fail(self, at: int, count: int) -> None:
+        self.device.fail(*(FAULTS[(at + i) % len(FAULTS)] for i in range(1 + count % 2)))
+
+    def check(self) -> None:
+        conserved(self.tiers)
+        s = self.tiers.stats()
+        assert (s.blocks, s.references) == (len(self.held), sum(n for _, n in self.held.values()))
+        assert (
+            s.prefetching + s.prefetched + s.prefetch_failed + s.prefetch_cancelled == self.accepted
+        )
+
+    def end(self) -> None:
+        """Everything comes to rest, reads right and gives its memory back."""
+        self.device.open()
+        self.tiers.wait_prefetched()
+        self.device.open()  # those that were late by then
+        assert self.tiers.poll() == 0
+        self.get(0, len(self.held))
+        references = [self.held[h][1] for h in self.held]
+        self.tiers.release(np.repeat(np.array(list(self.held), np.uint64), references))
+        stats = self.tiers.stats()
+        assert (stats.blocks, stats.l1_bytes, stats.l3_bytes) == (0, 0, 0)
+        assert stats.l2_bytes == STAGING * SMALL.slot_bytes
+        assert stats.metadata_bytes < 1500
+        assert self.device.live_buffers == self.buffers
+
+
+CALLS = [
+    "put", "get", "get", "get", "prefetch", "prefetch", "prefetch", "retain", "release", "wait", "hold", "open", "fail",
+]  # fmt: skip
+STEPS = st.lists(
+    st.tuples(st.sampled_from(CALLS), st.integers(0, 69), st.integers(0, 40)),
+    min_size=20,
+    max_size=60,
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(STEPS, st.sampled_from([5, 70]), st.sampled_from(["dense", "lru"]), st.integers(0, 4))
+def test_it_does_what_a_dict_does(
+    steps: list[tuple[str, int, int]], l2: int, policy: str, ending: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch, gated(6, l2, policy) as (tiers, device):
+        patch.setattr(prefetching, "PATIENCE_S", 0.002)
+        oracle = Oracle(tiers, device)
+        oracle.put(0, 40)
+        oracle.buffers = device.live_buffers
+        for call, at, count in steps:
+            getattr(oracle, call)(at, count)
+            oracle.check()
+        if not ending:  # in the middle of it all
+            threading.Timer(0.001, device.open).start()
+            tiers.close()
+        else:
+            oracle.end()
+
+
+def test_threads_prefetch_read_and_release() -> None:
+    with gated(6, 12, "lru") as (tiers, device):
+        shared = CACHE.put(tiers)
+        ended = time.monotonic() + 30
+
+        def work(seed: int) -> bool:
+            rng, fine = np.random.default_rng(seed), True
+            mine = CACHE.put(tiers, layer=1)
+            for _ in range(25):
+                first = int(rng.integers(0, 60))
+                part = slice(first, first + int(rng.integers(1, 10)))
+                device.fail(*rng.choice(["", *FAULTS[:3]], 2))
+                handles = (shared, mine)[int(rng.integers(2))]
+                tiers.prefetch(handles[part])
+                fine &= read(tiers, handles[part], some(0, 70)[part])
+            tiers.release(mine)
+            return fine and time.monotonic() < ended
+
+        with ThreadPoolExecutor(3) as threads:
+            assert all(threads.map(work, range(6)))
+        tiers.wait_prefetched()
+        conserved(tiers)
+        stats = tiers.stats()
+        assert (stats.blocks, stats.prefetching) == (70, 0)
+        tiers.release(shared)
+        assert tiers.stats().l2_bytes == STAGING * SMALL.slot_bytes
