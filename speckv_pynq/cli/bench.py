@@ -8,20 +8,23 @@ from collections.abc import Sequence
 from speckv_pynq.cli import (
     bench_ablation,
     bench_codec,
+    bench_fragmentation,
     bench_generate,
     bench_lossless,
     bench_memory,
+    bench_soak,
     bench_tiers,
     options,
 )
 from speckv_pynq.cli.output import Output
 
 BENCHES = (bench_codec, bench_generate, bench_lossless, bench_memory, bench_tiers)
-ON_REQUEST = (bench_ablation,)  # not part of `all`: it needs texts, and a GPU or an hour
+# Not part of `all`: ablation needs texts, and a GPU or an hour; the others check more than they measure.
+ON_REQUEST = (bench_ablation, bench_soak, bench_fragmentation)
 
 DESCRIPTION = """\
 Measurements on this machine. Figures that are compared with one another come from the same run, interleaved, as
-medians. Without a name all of them run, but ablation.
+medians. Without a name all of them run, but ablation, soak and fragmentation.
 """
 EPILOG = """\
 examples:
