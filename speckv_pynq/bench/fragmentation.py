@@ -128,8 +128,8 @@ class _Pool:
         end = first + plan.record_bytes[order, 0]
         if (first[1:] < end[:-1]).any():
             raise AssertionError("two records overlap")
-        total = self.lines * spec.LINE_BYTES
-        return int(np.diff(np.append(np.stack([np.append(0, end[:-1]), first], 1), [[end[-1], total]], 0)).max())  # fmt: skip
+        gaps = np.append(first, self.lines * spec.LINE_BYTES) - np.append(0, end)
+        return int(gaps.max())
 
 
 @dataclass

@@ -23,7 +23,8 @@ PREFIX_CELLS: Final = 4
 TURN_STEPS: Final = 500
 BURST_STEPS: Final = 500  # then sequences come until the pool is full
 WARM_UP: Final = 0.2  # of the time; RSS is compared after it
-SAMPLE_S: Final = 0.25
+SAMPLES: Final = 2000  # at most, in a table that does not grow with the run
+SAMPLE_S: Final = 0.25  # or longer
 RSS_GROWTH_BYTES: Final = 4 << 20  # more, beyond what the system says that it holds, is a leak
 L3_BYTES_EACH: Final = {"c": 24_000, "python int4": 11_000, "python raw": 24_000}  # a sequence
 
@@ -105,7 +106,8 @@ class Soak:
         self.burst = False
         self.alive: list[int] = []  # sequences that may go
         self.templates: list[int] = []
-        self.samples: list[tuple[float, int, int]] = []
+        self.samples = np.full((SAMPLES, 3), np.nan)  # seconds, bytes resident, bytes held
+        self.sampled = 0
 
     # ---- operations
 
@@ -219,8 +221,9 @@ class Soak:
             self.engine.check()
         check(len(self.alive) >= self.settings.sequences, "sequences that fit", len(self.alive))
         start = last = time.monotonic()
+        sample_s = max(SAMPLE_S, 2 * self.settings.seconds / SAMPLES)
         while (now := time.monotonic()) - start < self.settings.seconds:
-            if now - last >= SAMPLE_S:
+            if now - last >= sample_s:
                 self.sample(now - start)
                 progress(now - last)
                 last = now
@@ -244,11 +247,12 @@ class Soak:
         counts, alive = self.counts, len(self.alive)
         counts.sequences_least = min(counts.sequences_least or alive, alive)
         counts.sequences_most = max(counts.sequences_most, alive)
-        self.samples.append((at_s, resident_bytes(), self.engine.held_bytes()))
+        self.samples[self.sampled] = at_s, resident_bytes(), self.engine.held_bytes()
+        self.sampled += 1
 
     def judge(self) -> None:
         """Resident memory after the warm-up: what is not the system's own, declared, may not grow."""
-        table = np.array(self.samples, np.float64)
+        table = self.samples[: self.sampled]
         late = table[table[:, 0] >= WARM_UP * self.settings.seconds]
         beyond = late[:, 1] - late[:, 2]
         counts = self.counts

@@ -44,7 +44,8 @@ def written(pattern: int) -> Bits:
 
 @functools.cache
 def _by_reference(pattern: int, scheme: spec.Scheme) -> tuple[bytes, int]:
-    record = encode_record(*written(pattern), scheme, dtype=spec.DType.FP16)
+    k, v = written(pattern)
+    record = encode_record(k, v, scheme, dtype=spec.DType.FP16)
     halves = decode_record(record, BlockInfo(TOKENS, HEADS, HEAD_DIM))
     return np.stack(halves).tobytes(), len(record)  # type: ignore[arg-type]
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from speckv_pynq.cli import (
     bench_ablation,
     bench_codec,
+    bench_faults,
     bench_fragmentation,
     bench_generate,
     bench_lossless,
@@ -20,11 +21,11 @@ from speckv_pynq.cli.output import Output
 
 BENCHES = (bench_codec, bench_generate, bench_lossless, bench_memory, bench_tiers)
 # Not part of `all`: ablation needs texts, and a GPU or an hour; the others check more than they measure.
-ON_REQUEST = (bench_ablation, bench_soak, bench_fragmentation)
+ON_REQUEST = (bench_ablation, bench_soak, bench_fragmentation, bench_faults)
 
 DESCRIPTION = """\
 Measurements on this machine. Figures that are compared with one another come from the same run, interleaved, as
-medians. Without a name all of them run, but ablation, soak and fragmentation.
+medians. Without a name all of them run, but ablation, soak, fragmentation and faults.
 """
 EPILOG = """\
 examples:
