@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,8 +19,9 @@ HEAD_DIM: Final = 64
 TOKENS: Final = 16
 SHAPE: Final = (2, TOKENS, HEADS, HEAD_DIM)
 BLOCK_BYTES: Final = 2 * TOKENS * HEADS * HEAD_DIM * 2
-PATTERNS: Final = 256
-UNCODABLE: Final = 8  # every so many patterns one holds an infinity: int4 keeps it raw
+BASES: Final = 256
+PATTERNS: Final = BASES * TOKENS * HEAD_DIM
+UNCODABLE: Final = 8  # every so many bases one holds an infinity: int4 keeps it raw
 
 Bits = npt.NDArray[np.uint16]
 
@@ -32,32 +32,46 @@ def check(holds: bool, what: str, *values: object) -> None:
         raise CheckFailed(" ".join([what, *map(str, values)]))
 
 
-@functools.cache
 def written(pattern: int) -> Bits:
     """SHAPE: FP16 bits as a caller writes them."""
-    values = np.random.default_rng(pattern).normal(0, 2, SHAPE).astype(np.float16)
-    if pattern % UNCODABLE == 0:
-        values.reshape(-1)[pattern % values.size] = np.inf
+    return _turned(_base(pattern % BASES), pattern)
+
+
+def decoded(pattern: int, scheme: spec.Scheme) -> bytes:
+    """The block once it was coded and decoded; layer and position do not matter to it."""
+    return _turned(_by_reference(pattern % BASES, scheme)[0], pattern).tobytes()
+
+
+def _turned(bits: Bits, pattern: int) -> Bits:
+    """A base with K turned along its channels and V along its tokens.
+
+    Int4 codes the channels of K and the tokens of V apart, so that coding and turning may change places, and the slow
+    reference is asked for the bases alone.
+    """
+    v_by, k_by = divmod(pattern // BASES, HEAD_DIM)
+    return np.stack([np.roll(bits[0], k_by, axis=-1), np.roll(bits[1], v_by, axis=0)])
+
+
+@functools.cache
+def _base(base: int) -> Bits:
+    values = np.random.default_rng(base).normal(0, 2, SHAPE).astype(np.float16)
+    if base % UNCODABLE == 0:
+        values.reshape(-1)[base % values.size] = np.inf
     bits: Bits = values.view(np.uint16)
     return bits
 
 
 @functools.cache
-def _by_reference(pattern: int, scheme: spec.Scheme) -> tuple[bytes, int]:
-    k, v = written(pattern)
+def _by_reference(base: int, scheme: spec.Scheme) -> tuple[Bits, int]:
+    k, v = _base(base)
     record = encode_record(k, v, scheme, dtype=spec.DType.FP16)
     halves = decode_record(record, BlockInfo(TOKENS, HEADS, HEAD_DIM))
-    return np.stack(halves).tobytes(), len(record)  # type: ignore[arg-type]
-
-
-def decoded(pattern: int, scheme: spec.Scheme) -> bytes:
-    """The block once it was coded and decoded; layer and position do not matter to it."""
-    return _by_reference(pattern, scheme)[0]
+    return np.stack(halves), len(record)  # type: ignore[arg-type]
 
 
 def record_bytes(pattern: int, scheme: spec.Scheme) -> int:
     """Of the block's record, padding included."""
-    return _by_reference(pattern, scheme)[1]
+    return _by_reference(pattern % BASES, scheme)[1]
 
 
 def place(cell: int) -> tuple[int, int]:
@@ -87,6 +101,7 @@ class World:
         self.share_equal = share_equal
         self.sequences: dict[int, list[Held]] = {}
         self.blocks = self.references = self.record_bytes = 0
+        self.written_sequences = 0  # those that have blocks
         self.most_references = self.shared = 0
         self._by_content: dict[tuple[int, int], Held] = {}
 
@@ -105,6 +120,7 @@ class World:
         self.references += 1
         self.most_references = max(self.most_references, self.references)
         if old is None:
+            self.written_sequences += not row
             row.append(held)
         else:
             row[cell] = held
@@ -114,18 +130,16 @@ class World:
         row = self.sequences[new] = list(self.sequences[request])
         for held in row:
             held.users += 1
+        self.written_sequences += bool(row)
         self.shared += len(row)
         self.references += len(row)
         self.most_references = max(self.most_references, self.references)
 
     def free(self, request: int) -> None:
-        for held in self.sequences.pop(request):
+        row = self.sequences.pop(request)
+        self.written_sequences -= bool(row)
+        for held in row:
             self._leave(held)
-
-    def unique(self) -> Iterator[Held]:
-        """Each block once."""
-        seen: dict[int, Held] = {id(h): h for row in self.sequences.values() for h in row}
-        return iter(seen.values())
 
     def _add(self, held: Held) -> Held:
         self.blocks += 1

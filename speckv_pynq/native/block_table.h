@@ -66,11 +66,11 @@ class BlockTable {
   void take_records(uint32_t count, const uint32_t* record_bytes, Vector<Record>& records);
   uint64_t slot_offset(const Block& block, uint32_t tier) const;
   uint32_t take_index();
-  void drop(uint32_t index);
+  void drop(uint32_t index) noexcept;
   void enlist(uint32_t tier, uint32_t index);
   void unlist(uint32_t tier, uint32_t index);
   void take_slot(uint32_t tier, uint32_t index);
-  void give_slot(uint32_t tier, uint32_t index);
+  void give_slot(uint32_t tier, uint32_t index) noexcept;
   void trim();
 
   std::mutex mutex_;

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from speckv_pynq.bench import soak
+from speckv_pynq.bench import soak, soak_world
 from speckv_pynq.errors import CheckFailed, ConfigError
+from speckv_pynq.reference import BlockInfo, decode_record, encode_record
+from speckv_pynq.spec import DType, Scheme
 
 pytestmark = pytest.mark.requires("libspeckv")
 
@@ -31,6 +33,18 @@ def test_sequences_in_the_system(case: str) -> None:
 def test_a_thousand_sequences_for_ten_minutes(case: str) -> None:
     counts = soak.Soak(soak.Settings(case, 600.0)).run()
     assert min(counts.evictions, counts.pool_full, counts.forks, counts.shared_blocks) > 100
+
+
+@pytest.mark.parametrize("scheme", [Scheme.RAW, Scheme.INT4])
+def test_what_is_expected_is_what_the_reference_makes(scheme: Scheme) -> None:
+    for pattern in (0, 8 + 256, 3, 777, 100_001, soak_world.PATTERNS - 1):
+        k, v = soak_world.written(pattern)
+        record = encode_record(k, v, scheme, dtype=DType.FP16)
+        info = BlockInfo(soak_world.TOKENS, soak_world.HEADS, soak_world.HEAD_DIM)
+        assert np.stack(decode_record(record, info)).tobytes() == soak_world.decoded(
+            pattern, scheme
+        )
+        assert len(record) == soak_world.record_bytes(pattern, scheme)
 
 
 @pytest.mark.parametrize("case", soak.CASES)
