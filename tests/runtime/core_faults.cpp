@@ -1,5 +1,6 @@
-// Runs one story of the tier core again and again, each time with another allocation that fails once. The call
-// that meets it must say so and change nothing, or do its work all the same; nothing may stay in the end.
+// Runs one story of the tier core again and again, each time with another allocation that fails once. The
+// call that meets it must say so and change nothing, or do its work all the same; nothing may stay in the
+// end.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
