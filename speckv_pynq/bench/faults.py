@@ -9,7 +9,8 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from speckv_pynq.bench.fault_targets import LibraryTarget, SystemTarget
+from speckv_pynq.bench.fault_library import LibraryTarget
+from speckv_pynq.bench.fault_system import SystemTarget
 from speckv_pynq.errors import CheckFailed, ConfigError
 
 HANG_S: Final = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
-import sys
 from dataclasses import asdict
 from typing import Any
 
@@ -48,7 +47,7 @@ def register(benches: options.Commands) -> None:
 def run(arguments: argparse.Namespace, output: Output) -> int:
     # A call that never returns ends the process with the stacks of all threads, not the user's patience.
     limit_s = WATCHDOG_S + arguments.count / 200
-    faulthandler.dump_traceback_later(limit_s, exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(limit_s, exit=True, file=2)
     try:
         with output.progress("faults", arguments.count) as advance:
             tally = faults.run(arguments.count, arguments.seed, advance)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from speckv_pynq.bench import fault_targets, faults
+from speckv_pynq.bench import fault_library, fault_system, faults
 from speckv_pynq.errors import CheckFailed
 
 pytestmark = pytest.mark.requires("libspeckv")
@@ -20,25 +21,25 @@ def test_no_fault_gives_a_wrong_byte_a_leak_or_a_hang(count: int) -> None:
 
 
 def test_wrong_bytes_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = fault_targets.decoded
-    monkeypatch.setattr(fault_targets, "decoded", lambda p, scheme: original(p + 1, scheme))
-    monkeypatch.setattr(fault_targets, "written", lambda p: fault_targets.np.zeros(1))
+    original = fault_library.decoded
+    monkeypatch.setattr(fault_library, "decoded", lambda p, scheme: original(p + 1, scheme))
+    monkeypatch.setattr(fault_library, "written", lambda p: np.zeros(1))
     with pytest.raises(CheckFailed, match="wrong bytes"):
-        fault_targets.LibraryTarget()
+        fault_library.LibraryTarget()
 
 
 def test_a_fault_that_passes_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """A device that does not fail when told to stands for a kernel that does not look."""
-    monkeypatch.setattr(fault_targets.FaultyDevice, "strikes", lambda self, where: False)
+    monkeypatch.setattr(fault_system.FaultyDevice, "strikes", lambda self, where: False)
     tally = faults.run(2000)
     assert not tally.sound
     assert "not refused" in tally.wrong[0]
 
 
 def test_leaks_are_found() -> None:
-    for target in (fault_targets.LibraryTarget(), fault_targets.SystemTarget()):
+    for target in (fault_library.LibraryTarget(), fault_system.SystemTarget()):
         assert target.leaks() == 0
-        if isinstance(target, fault_targets.LibraryTarget):
+        if isinstance(target, fault_library.LibraryTarget):
             target._system.fork(0, 9)
         else:
             target._system.fork(1, 9)
