@@ -50,7 +50,11 @@ class LibraryTarget:
     def __init__(self) -> None:
         self._system = self._filled(BLOCKS, IN_L1, 64 << 12)
         self._records = BLOCKS - IN_L1
-        self._patterns = [FIRST + i % 7 for i in range(BLOCKS)]
+        # Of each block, once it was coded and before.
+        self._wanted = [
+            (decoded(pattern, Scheme.INT4), written(pattern).tobytes())
+            for pattern in (FIRST + block % 7 for block in range(2 * BLOCKS))
+        ]
         self._pool = self._memory(self._system)
         self._places = [self._find(block) for block in range(self._records)]
         self._full = self._filled(
@@ -138,9 +142,7 @@ class LibraryTarget:
                 self._same(view.array.tobytes(), other)
 
     def _same(self, data: bytes, block: int) -> None:
-        pattern = self._patterns[block]
-        wanted = (decoded(pattern, Scheme.INT4), written(pattern).tobytes())
-        check(data in wanted, "wrong bytes of block", block)
+        check(data in self._wanted[block], "wrong bytes of block", block)
 
     def _exchange(self, a: int, b: int) -> None:
         (start, size), (second, _) = self._places[a], self._places[b]
@@ -179,7 +181,6 @@ class LibraryTarget:
                 self._write(self._full, block)
             except PoolFull:
                 return
-            self._patterns.append(FIRST + block % 7)
             self._kept = block
         check(False, "L3 is not full")
 
