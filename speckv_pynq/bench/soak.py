@@ -134,7 +134,7 @@ class Soak:
 
     def read(self, request: int) -> None:
         def all_blocks() -> None:
-            for held, _ in self.engine.read(request):
+            for held in self.engine.read(request):
                 self.counts.blocks_read += 1
                 self.first_reads += not held.read
                 held.read = True

@@ -16,7 +16,6 @@ from speckv_pynq.bench.soak_world import (
     HEADS,
     LAYERS,
     TOKENS,
-    Bits,
     Held,
     World,
     check,
@@ -47,8 +46,8 @@ class Engine(Protocol):
 
     def write(self, request: int, cell: int, pattern: int) -> None: ...
 
-    def read(self, request: int) -> Iterator[tuple[Held, bytes]]:
-        """Each block of a sequence as it came back."""
+    def read(self, request: int) -> Iterator[Held]:
+        """Each block of a sequence, after its bytes were compared; CheckFailed where they differ."""
         ...
 
     def fork(self, request: int, new: int) -> None: ...
@@ -89,7 +88,7 @@ class CEngine:
         self._sizes = record_bytes(1, Scheme.INT4), record_bytes(1, Scheme.RAW)
 
     def open(self, request: int, cells: int) -> None:
-        self._system.alloc(request, (place(cells - 1)[1] + TOKENS))
+        self._system.alloc(request, place(cells - 1)[1] + TOKENS)
 
     def write(self, request: int, cell: int, pattern: int) -> None:
         row = self.world.sequences[request]
@@ -103,15 +102,14 @@ class CEngine:
                 same(old, view.array.tobytes(), may_be_exact=True)
             view.array.view(np.uint16)[:] = written(pattern)
 
-    def read(self, request: int) -> Iterator[tuple[Held, bytes]]:
+    def read(self, request: int) -> Iterator[Held]:
         for layer in range(LAYERS):
             self._system.prefetch(request, layer, 0, L2_BLOCKS // LAYERS)
         for cell, held in enumerate(self.world.sequences[request]):
             layer, position = place(cell)
             with self._system.access(request, layer, 0, position) as view:
-                data = view.array.tobytes()
-            same(held, data, may_be_exact=True)
-            yield held, data
+                same(held, view.array.tobytes(), may_be_exact=True)
+            yield held
 
     def fork(self, request: int, new: int) -> None:
         self._system.fork(request, new)
@@ -179,7 +177,7 @@ class PythonEngine:
         k, v = written(pattern).view(np.float16)
         self._system.put(request, layer, position, k, v)
 
-    def read(self, request: int) -> Iterator[tuple[Held, bytes]]:
+    def read(self, request: int) -> Iterator[Held]:
         row = self.world.sequences[request]
         self._system.prefetch_step(request, 0, len(row) * TOKENS, depth_k=L2_BLOCKS // 2)
         for layer in range(min(LAYERS, len(row))):
@@ -190,7 +188,7 @@ class PythonEngine:
                 at = slice(i * TOKENS, (i + 1) * TOKENS)
                 data = np.ascontiguousarray(k[at]).tobytes() + np.ascontiguousarray(v[at]).tobytes()
                 same(held, data, may_be_exact=False)
-                yield held, data
+                yield held
 
     def fork(self, request: int, new: int) -> None:
         self._system.fork(request, new)
@@ -256,6 +254,3 @@ def same(held: Held, data: bytes, *, may_be_exact: bool) -> None:
     exact = may_be_exact and not held.coded
     if not exact or data != written(held.pattern).tobytes():
         check(False, "wrong bytes: pattern", held.pattern, "scheme", held.scheme.name, "cell", held.cell)  # fmt: skip
-
-
-__all__ = ["Bits", "CEngine", "Engine", "PythonEngine"]
