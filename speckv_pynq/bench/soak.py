@@ -221,6 +221,9 @@ class Soak:
             self.come()
             self.engine.check()
         check(len(self.alive) >= self.settings.sequences, "sequences that fit", len(self.alive))
+        self.burst = True
+        while self.burst:  # until all is full once: the model's own memory is at its largest before RSS is compared
+            self.step()
         start = last = time.monotonic()
         sample_s = max(SAMPLE_S, 2 * self.settings.seconds / SAMPLES)
         while (now := time.monotonic()) - start < self.settings.seconds:
