@@ -111,3 +111,7 @@ class Fenced(SpeckvError, RuntimeError):
 
 class LeaseError(SpeckvError, LookupError):
     """An agent has no lease on a block, or none that allows what it asked for."""
+
+
+class CheckFailed(SpeckvError, AssertionError):
+    """A long run found the memory system in the wrong: bytes, counts or content are not what they should be."""

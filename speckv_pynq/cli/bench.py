@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from speckv_pynq.cli import (
     bench_ablation,
     bench_codec,
+    bench_faults,
+    bench_fragmentation,
     bench_generate,
     bench_lossless,
     bench_memory,
     bench_policies,
     bench_prefetch,
     bench_sharing,
+    bench_soak,
     bench_tiers,
     options,
 )
@@ -22,12 +25,14 @@ from speckv_pynq.cli.output import Output
 BENCHES = (
     bench_codec, bench_generate, bench_lossless, bench_memory, bench_tiers, bench_prefetch,
 )  # fmt: skip
-# Not part of `all`: minutes, or texts and a GPU.
-ON_REQUEST = (bench_ablation, bench_policies, bench_sharing)
+# Not part of `all`: minutes, or texts and a GPU; the last three check more than they measure.
+ON_REQUEST = (
+    bench_ablation, bench_policies, bench_sharing, bench_soak, bench_fragmentation, bench_faults,
+)  # fmt: skip
 
 DESCRIPTION = """\
 Measurements on this machine. Figures that are compared with one another come from the same run, interleaved, as
-medians. Without a name all of them run, but ablation, policies and sharing.
+medians. Without a name all of them run, but ablation, policies, sharing, soak, fragmentation and faults.
 """
 EPILOG = """\
 examples:

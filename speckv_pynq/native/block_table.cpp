@@ -121,7 +121,7 @@ void BlockTable::take_records(uint32_t count, const uint32_t* record_bytes, Vect
       records.push_back(Record{line, lines});
     }
   } catch (...) {
-    for (size_t i = records.size(); i-- > 0;) pool.give(records[i].line, records[i].lines);
+    for (size_t i = records.size(); i-- > 0;) pool.give_later(records[i].line, records[i].lines);
     pool.trim();
     throw;
   }
@@ -208,14 +208,14 @@ void BlockTable::release(uint32_t count, const uint64_t* handles) {
   trim();
 }
 
-void BlockTable::drop(uint32_t index) {
+void BlockTable::drop(uint32_t index) noexcept {
   Block& block = blocks_[index];
   for (uint32_t tier = 0; tier < kSlotTiers; ++tier) {
     if (block.slots[tier] != kNil) give_slot(tier, index);
   }
   for (uint32_t p = 0; p < parts_; ++p) {
     const Record& record = records_[static_cast<size_t>(index) * parts_ + p];
-    tiers_[SPECKV_TIER_L3].give(record.line, record.lines);
+    tiers_[SPECKV_TIER_L3].give_later(record.line, record.lines);
     layer_lines_[block.layer] -= record.lines;
   }
   block = Block{};
@@ -239,7 +239,10 @@ void BlockTable::unlist(uint32_t tier, uint32_t index) {
 
 uint32_t BlockTable::take_line(uint32_t tier) {
   const uint64_t line = tiers_[tier].take(slot_lines_);
-  if (line == LineAllocator::kNone) throw CallError{SPECKV_CORE_INTERNAL, 0, tier, 0};
+  if (line == LineAllocator::kNone) {
+    if (tiers_[tier].has_left()) throw std::bad_alloc();  // there would be room, were there memory to note it
+    throw CallError{SPECKV_CORE_INTERNAL, 0, tier, 0};
+  }
   return static_cast<uint32_t>(line / slot_lines_);  // runs of one length lie at its multiples
 }
 
@@ -249,11 +252,17 @@ void BlockTable::take_slot(uint32_t tier, uint32_t index, uint32_t slot) {
   ++residents_[tier];
 }
 
-void BlockTable::give_slot(uint32_t tier, uint32_t index) {
-  tiers_[tier].give(blocks_[index].slots[tier] * slot_lines_, slot_lines_);
+void BlockTable::give_slot(uint32_t tier, uint32_t index) noexcept {
+  tiers_[tier].give_later(blocks_[index].slots[tier] * slot_lines_, slot_lines_);
   blocks_[index].slots[tier] = kNil;
   unlist(tier, index);
   --residents_[tier];
+}
+
+void BlockTable::give_reserved(uint32_t tier, uint32_t slot) noexcept {
+  reserved_[tier][slot] = 0;
+  --reserved_count_[tier];
+  tiers_[tier].give_later(slot * slot_lines_, slot_lines_);
 }
 
 void BlockTable::check_room(uint32_t tier, uint32_t evictions, uint32_t count) const {
@@ -280,10 +289,17 @@ void BlockTable::admit(uint32_t tier, uint32_t evictions, uint32_t count, const 
   for (uint32_t i = 0; i < good; ++i) blocks_[find(handles[i])].mark = 0;
   require(good == count, good, count == good ? 0 : handles[good], 0);
   for (uint32_t i = 0; i < evictions; ++i) give_slot(tier, ends_[tier].oldest);
-  for (uint32_t i = 0; i < count; ++i) {
-    const uint32_t index = find(handles[i]);
-    take_slot(tier, index, take_line(tier));
-    offsets[i] = slot_offset(blocks_[index], tier);
+  uint32_t taken = 0;
+  try {
+    for (; taken < count; ++taken) {
+      const uint32_t index = find(handles[taken]);
+      take_slot(tier, index, take_line(tier));
+      offsets[taken] = slot_offset(blocks_[index], tier);
+    }
+  } catch (...) {  // a slot that nobody fills must not pass for its block
+    while (taken-- > 0) give_slot(tier, find(handles[taken]));
+    tiers_[tier].trim();
+    throw;
   }
   tiers_[tier].trim();
 }
@@ -304,11 +320,19 @@ void BlockTable::reserve(uint32_t tier, uint32_t evictions, uint32_t count, uint
   check_room(tier, evictions, count);
   reserved_[tier].resize(slots_of(tier), 0);
   for (uint32_t i = 0; i < evictions; ++i) give_slot(tier, ends_[tier].oldest);
-  for (uint32_t i = 0; i < count; ++i) {
-    const uint32_t slot = take_line(tier);
-    reserved_[tier][slot] = 1;
-    ++reserved_count_[tier];
-    offsets[i] = slot * slot_lines_ * SPECKV_LINE_BYTES;
+  uint32_t taken = 0;
+  try {
+    for (; taken < count; ++taken) {
+      const uint32_t slot = take_line(tier);
+      reserved_[tier][slot] = 1;
+      ++reserved_count_[tier];
+      offsets[taken] = slot * slot_lines_ * SPECKV_LINE_BYTES;
+    }
+  } catch (...) {  // all slots or none
+    const uint64_t slot_bytes = slot_lines_ * SPECKV_LINE_BYTES;
+    while (taken-- > 0) give_reserved(tier, static_cast<uint32_t>(offsets[taken] / slot_bytes));
+    tiers_[tier].trim();
+    throw;
   }
   tiers_[tier].trim();
 }
@@ -331,13 +355,13 @@ uint32_t BlockTable::install(uint32_t tier, uint32_t count, const uint64_t* hand
   for (uint32_t i = 0; i < count; ++i) {
     const auto slot = static_cast<uint32_t>(offsets[i] / slot_bytes);
     const uint32_t index = find(handles[i]);
-    reserved[slot] = 0;
-    --reserved_count_[tier];
     if (index != kNil && blocks_[index].slots[tier] == kNil) {
+      reserved[slot] = 0;
+      --reserved_count_[tier];
       take_slot(tier, index, slot);
       ++installed;
     } else {
-      tiers_[tier].give(slot * slot_lines_, slot_lines_);
+      give_reserved(tier, slot);
     }
   }
   trim();

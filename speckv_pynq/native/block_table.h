@@ -72,14 +72,15 @@ class BlockTable {
   void take_records(uint32_t count, const uint32_t* record_bytes, Vector<Record>& records);
   uint64_t slot_offset(const Block& block, uint32_t tier) const;
   uint32_t take_index();
-  void drop(uint32_t index);
+  void drop(uint32_t index) noexcept;
   void enlist(uint32_t tier, uint32_t index);
   void unlist(uint32_t tier, uint32_t index);
   uint64_t slots_of(uint32_t tier) const;
   void check_room(uint32_t tier, uint32_t evictions, uint32_t count) const;
   uint32_t take_line(uint32_t tier);
   void take_slot(uint32_t tier, uint32_t index, uint32_t slot);
-  void give_slot(uint32_t tier, uint32_t index);
+  void give_slot(uint32_t tier, uint32_t index) noexcept;
+  void give_reserved(uint32_t tier, uint32_t slot) noexcept;
   void trim();
 
   std::mutex mutex_;

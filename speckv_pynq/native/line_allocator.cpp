@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cstring>
 #include <iterator>
 #include <tuple>
 
@@ -66,7 +67,31 @@ void LineAllocator::give(uint64_t first, uint64_t lines) {
   }
 }
 
+void LineAllocator::give_later(uint64_t first, uint64_t lines) noexcept {
+  try {
+    give(first, lines);
+  } catch (const std::bad_alloc&) {
+    const uint64_t note[2] = {left_, lines};
+    std::memcpy(at(first), note, sizeof note);
+    left_ = first;
+  }
+}
+
+void LineAllocator::give_left() noexcept {
+  while (left_ != kNone) {
+    uint64_t note[2];
+    std::memcpy(note, at(left_), sizeof note);
+    try {
+      give(left_, note[1]);
+    } catch (const std::bad_alloc&) {
+      return;
+    }
+    left_ = note[0];
+  }
+}
+
 void LineAllocator::trim() {
+  give_left();
   for (const Run& run : emptied_) {
     uint64_t empty = 0;  // frames in a row to give back
     for (uint64_t f = run.first; f <= run.first + run.second; ++f) {

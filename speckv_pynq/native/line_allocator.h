@@ -32,13 +32,17 @@ class LineAllocator {
   uint64_t take(uint64_t lines);
   // std::bad_alloc changes nothing.
   void give(uint64_t first, uint64_t lines);
-  // Gives empty frames back.
+  // Never fails: lines that the host has no memory to note as free stay in use until a trim() has it. Until
+  // then a note lies in their own, first bytes.
+  void give_later(uint64_t first, uint64_t lines) noexcept;
+  // Gives empty frames back, after the lines that give_later() left.
   void trim();
 
   uint8_t* at(uint64_t line) const;
   uint64_t capacity_bytes() const { return capacity_ * line_bytes(); }
   uint64_t used_bytes() const { return used_ * line_bytes(); }
   uint64_t held_bytes() const { return held_frames_ * memory_.frame_bytes; }
+  bool has_left() const { return left_ != kNone; }
   uint64_t free_runs() const { return by_start_.size(); }
 
  private:
@@ -52,6 +56,7 @@ class LineAllocator {
   void change_free(const Run& from, const Run& to);  // (first, lines)
   void count_lines(uint64_t first, uint64_t lines, bool taken);
   void give_frames_back(uint64_t first, uint64_t frames);
+  void give_left() noexcept;
 
   // A frame's state: lines in use, and a bit that says its memory is held.
   static constexpr uint16_t kHeld = 0x8000;
@@ -63,6 +68,7 @@ class LineAllocator {
   uint64_t top_ = 0;   // no line at or above it is in use; what lies there is not among the free runs
   uint64_t used_ = 0;  // lines
   uint64_t held_frames_ = 0;
+  uint64_t left_ = kNone;  // first line of the last run that give_later() left
   std::map<uint64_t, uint64_t, std::less<uint64_t>, CountingAllocator<std::pair<const uint64_t, uint64_t>>>
       by_start_;
   std::set<Run, std::less<Run>, CountingAllocator<Run>> by_size_;  // (lines, first)

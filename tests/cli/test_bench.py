@@ -121,3 +121,26 @@ def test_prefetch(speckv):
     assert figures["call_us_per_block"] > 0
     # Were a hit to wait, there would be one a prefetch.
     assert figures["hits"] > 2 * figures["repeats"]
+
+
+def test_soak(speckv):
+    ran = speckv("bench", "soak", "--seconds", 0.5, "--sequences", 60)
+    assert (ran.code, ran.err) == (0, "")
+    results = {result["case"]: result for result in ran.figures["results"]}
+    assert list(results) == ["c", "python int4", "python raw"]
+    for result in results.values():
+        assert min(result["blocks_read"], result["steps"], result["rss_start"]) > 0
+
+
+def test_faults(speckv):
+    ran = speckv("bench", "faults", "--count", 500)
+    assert (ran.code, ran.err) == (0, "")
+    assert "wrong bytes 0, leaks 0, hangs 0" in ran.out
+    assert ran.figures["count"] == sum(ran.figures["injected"].values()) >= 500
+
+
+def test_fragmentation(speckv):
+    ran = speckv("bench", "fragmentation", "--requests", 3000, "--pool", 32, "--occupancy", 0.5)
+    assert (ran.code, ran.err) == (0, "")
+    assert len(ran.figures["hours"]) == 24
+    assert ran.figures["end_held_bytes"] == 0

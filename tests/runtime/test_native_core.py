@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import mmap
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from tests.runtime.core_model import CoreModel, Full
 
 pytestmark = pytest.mark.requires("libspeckv")
 FRAME = 4096
+ROOT = Path(__file__).resolve().parents[2]
 LAYERS = 3
 SLOT = 3 * 64 * 7  # 21 lines: slots straddle frames
 BUDGETS = (5 * FRAME + 100, 3 * FRAME, 6 * FRAME + 4000)
@@ -329,3 +332,20 @@ def test_sizes_that_are_not_whole_lines_are_refused() -> None:
     with pytest.raises(ValueError, match="element 1: 65 "):
         memory.put(0, [0, 1], [[record(0, 2)], [b"\0" * 65]])
     assert memory.core.stats().held_bytes[2] == 0
+
+
+@pytest.mark.sanitizer
+@pytest.mark.requires("g++")
+def test_every_allocation_may_fail_once(tmp_path: Path) -> None:
+    """The call that meets it is refused and changes nothing, or does without; nothing stays in the end."""
+    native, out = ROOT / "speckv_pynq/native", tmp_path / "core_faults"
+    sources = [str(native / f"{name}.cpp") for name in ("core", "block_table", "line_allocator")]
+    command = [
+        *("g++", "-std=c++17", "-O1", "-g1", "-Wall", "-Wextra", "-Werror", "-fsanitize=address", "-pthread"),
+        *("-I", str(native), "-I", str(ROOT / "hls/generated")),
+        *(str(Path(__file__).parent / "core_faults.cpp"), *sources, "-o", str(out)),
+    ]  # fmt: skip
+    subprocess.run(command, check=True, timeout=120)
+    done = subprocess.run([out], check=False, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "every allocation failed once" in done.stdout

@@ -230,10 +230,10 @@ def test_what_a_store_gives_wrongly_is_a_miss_or_an_error(tmp_path) -> None:
 def test_a_silent_agent_is_fenced_before_its_block_changes() -> None:
     with opened(lease_s=0.05) as system:
         system.put(1, 0, 0, *values(1))
+        started = time.monotonic()
         agent = system.leases.register()
         keys = system.leases.keys(1, 0, 0)
         assert agent.acquire(keys, write=False, now_ns=time.monotonic_ns()) == [Answer.GRANTED]
-        started = time.monotonic()
         system.put(1, 0, 0, *values(2))
         assert time.monotonic() - started > 0.04
         assert same(system.get(1, 0, 0, TOKENS), values(2))

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from speckv_pynq import spec
+from speckv_pynq.bench.faulty_device import FaultyDevice
 from speckv_pynq.config import POLICIES
-from speckv_pynq.device.csim import CsimDevice
 from speckv_pynq.errors import DeviceError, DeviceTimeout, PoolFull, RecordError
 from speckv_pynq.native import Tier
 from speckv_pynq.spec import Scheme
@@ -19,57 +18,6 @@ from speckv_pynq.tiers import TierManager
 from tests.runtime.tiers import LAYERS, SMALL, Cache, budgets, conserved, held, manager
 
 pytestmark = pytest.mark.requires("libspeckv")
-
-
-class FaultyRun:
-    """A run of which something is wrong."""
-
-    def __init__(self, run: Any, device: FaultyDevice) -> None:
-        self._run, self._device = run, device
-
-    def wait(self, timeout_s: float = 10.0) -> np.ndarray:
-        if self._device.timeouts:
-            self._device.timeouts -= 1
-            raise DeviceTimeout("injected")
-        completions = self._run.wait(timeout_s).copy()
-        if self._device.strikes("wait"):
-            raise DeviceError("injected in wait")
-        if self._device.strikes("status"):
-            completions["status"][-1] = spec.Status.BAD_CRC
-        return completions
-
-
-class FaultyDevice:
-    """A csim device that fails at the countdown's end, in a start, a wait or a completion."""
-
-    def __init__(self, device: CsimDevice) -> None:
-        self._device = device
-        self.fault = ""
-        self.countdown = -1
-        self.timeouts = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._device, name)
-
-    def arm(self, fault: str, countdown: int) -> None:
-        self.fault, self.countdown = fault, countdown
-
-    def strikes(self, where: str) -> bool:
-        if where != self.fault or self.countdown < 0:
-            return False
-        self.countdown -= 1
-        return self.countdown < 0
-
-    def start_compress(self, *arguments: Any) -> FaultyRun:
-        return self._start(self._device.start_compress, *arguments)
-
-    def start_decompress(self, *arguments: Any) -> FaultyRun:
-        return self._start(self._device.start_decompress, *arguments)
-
-    def _start(self, start: Any, *arguments: Any) -> FaultyRun:
-        if self.strikes("start"):
-            raise DeviceError("injected in start")
-        return FaultyRun(start(*arguments), self)
 
 
 def faulty(tiers: TierManager) -> FaultyDevice:

@@ -125,6 +125,7 @@ def test_uses_found_in_l2_count() -> None:
         get(0)
         for _ in range(2):
             assert tiers.prefetch(handles[[1]]) == 1
+            tiers.wait_prefetched(10)
             get(1)
         assert tiers.stats().hits_l2 == 2
         assert residents(tiers) == {handles[0]}
