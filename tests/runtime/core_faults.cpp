@@ -75,6 +75,7 @@ class Story {
     for (uint32_t round = 0; round < kRounds; ++round) {
       while (count_ < kBlocks) put();
       admit();
+      bring_up();
       check();
       while (count_ > kBlocks / 3) release(random() % count_);
       check();
@@ -85,7 +86,9 @@ class Story {
     const speckv_core_stats now = stats();
     expect(now.blocks == 0 && now.references == 0 && now.record_bytes == 0, "no block is left");
     expect(now.slots[0] == 0 && now.free_runs == 0, "no slot and no run is left");
-    expect(now.held_bytes[0] + now.held_bytes[2] == 0, "no frame is left");
+    expect(now.held_bytes[0] + now.held_bytes[1] + now.held_bytes[2] == 0, "no frame is left");
+    expect(speckv_core_free_slots(core_, SPECKV_TIER_L2) == speckv_core_total_slots(core_, SPECKV_TIER_L2),
+           "no slot of L2 is left");
   }
 
  private:
@@ -159,6 +162,23 @@ class Story {
         },
         true);
     expect(speckv_core_evict(core_, SPECKV_TIER_L1, 1, &wanted[1], nullptr) == SPECKV_CORE_OK, "evict");
+  }
+
+  // Two blocks come up into slots of L2 that were reserved for them, a third one is gone by then; both count
+  // as used, and leave again.
+  void bring_up() {
+    const uint64_t handles[3] = {held_[0].handle, held_[1].handle, UINT64_MAX};
+    const uint64_t room = speckv_core_free_slots(core_, SPECKV_TIER_L2);
+    uint64_t offsets[3];
+    persist([&] { return speckv_core_reserve(core_, SPECKV_TIER_L2, 0, 3, offsets, nullptr); }, false);
+    expect(speckv_core_free_slots(core_, SPECKV_TIER_L2) == room - 3, "three slots are reserved");
+    uint32_t installed = 0;
+    const int32_t status =
+        speckv_core_install(core_, SPECKV_TIER_L2, 3, handles, offsets, &installed, nullptr);
+    expect(status == SPECKV_CORE_OK && installed == 2, "an install needs no memory");
+    double heats[2];
+    persist([&] { return speckv_core_warm(core_, 2, handles, 1.0, heats, nullptr); }, false);
+    expect(speckv_core_evict(core_, SPECKV_TIER_L2, 2, handles, nullptr) == SPECKV_CORE_OK, "evict both");
   }
 
   void check() const {
