@@ -12,6 +12,7 @@ from speckv_pynq.block import BlockShape
 from speckv_pynq.codebook import Codebook
 from speckv_pynq.device import Device
 from speckv_pynq.integrations import transformers
+from speckv_pynq.integrations._backing import Backing
 from speckv_pynq.integrations._rope import Rope
 from speckv_pynq.integrations.transformers import CacheConfig, SpecKVCache
 from speckv_pynq.system import CXLSpecKVSystem, Geometry, SystemConfig
@@ -32,7 +33,7 @@ def codebook(config: Any, group: int, seed: int = 0) -> Codebook:
     return Codebook(units, made.tables)
 
 
-class _RawBacking(transformers._Backing):
+class _RawBacking(Backing):
     """Groups layers as its codebook says, but keeps blocks as they are."""
 
     def _open(
@@ -54,6 +55,6 @@ def raw_groups(
 ) -> SpecKVCache:
     """An exact cache for fp32 models whose records join `group` layers."""
     config = getattr(made, "config", made)
-    patch.setattr(transformers, "_Backing", _RawBacking)
+    patch.setattr(transformers, "Backing", _RawBacking)
     chosen = CacheConfig("klt", block_dtype="fp32", codebook=codebook(config, group), **settings)
     return SpecKVCache.for_model(made, chosen, attention_mask=mask)
