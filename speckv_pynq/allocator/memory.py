@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import weakref
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from speckv_pynq import spec
 from speckv_pynq.allocator.config import AllocatorConfig, AllocatorStats
 from speckv_pynq.allocator.view import READ, Array, Cursor, View
 from speckv_pynq.block import NUMPY_DTYPES
+from speckv_pynq.closing import Closing
 from speckv_pynq.errors import ConfigError
 from speckv_pynq.native import system as native
 
@@ -22,7 +22,7 @@ _WORD = 0xFFFF_FFFF_FFFF_FFFF
 _FIELD_BITS = {name: bits for name, bits, _ in spec.ADDRESS_FIELDS}
 
 
-class SpeckvAllocator:
+class SpeckvAllocator(Closing):
     """KV entries by (req_id, layer, head, pos, kind); kind 0 is the key. Safe from several threads.
 
     Elements are float16, float32, or uint16 (bf16 bits). Errors: ConfigError for arguments,
@@ -156,17 +156,6 @@ class SpeckvAllocator:
         """Frees everything, as soon as no array of a view is left."""
         self._system = None  # the library answers every further call with an error
         self._entries = self._blocks = ()
-
-    def __enter__(self) -> SpeckvAllocator:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _check(self, result: int, call: str) -> None:
         if result:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from speckv_pynq.closing import Closing
 from speckv_pynq.native import system as native
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class View(native.ViewFields):
         self._owner.release(self)
 
 
-class Cursor:
+class Cursor(Closing):
     """Reads one entry after another and holds the block of the last: the cheapest way from Python.
 
     Not for several threads at once. Its array is valid until the next read, or close().
@@ -80,17 +81,6 @@ class Cursor:
         """Gives the last block free."""
         if self._view.id:
             self._owner.release(self._view)
-
-    def __enter__(self) -> Cursor:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _fetch(self, high: int, low: int) -> None:
         self.close()

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
 
 from speckv_pynq.block import BlockShape
+from speckv_pynq.closing import Closing
 from speckv_pynq.codebook import Codebook
 from speckv_pynq.device.protocol import Device, DeviceBuffer
 from speckv_pynq.errors import CodebookError
 
 
-class LoadedCodebook:
+class LoadedCodebook(Closing):
     """A codebook's image, uploaded once for all codecs of a device; a context manager, which frees it.
 
     Codecs do not own it: close it after their last run.
@@ -76,17 +76,6 @@ class LoadedCodebook:
     def close(self) -> None:
         """Gives the memory back; harmless when repeated."""
         self._buffer.free()
-
-    def __enter__(self) -> LoadedCodebook:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _listed(layers: list[int]) -> str:

@@ -14,11 +14,11 @@ import time
 import weakref
 from collections.abc import Callable
 from queue import SimpleQueue
-from types import TracebackType
 
 import numpy as np
 
 from speckv_pynq import spec
+from speckv_pynq.closing import Closing
 from speckv_pynq.device.csim_memory import AdoptedMemory, CsimBuffer, Ledger, Pages
 from speckv_pynq.device.library import Library, NativeKernel, load
 from speckv_pynq.device.protocol import (
@@ -119,7 +119,7 @@ class CsimRun:
                 self._gate.release()
 
 
-class CsimDevice:
+class CsimDevice(Closing):
     """The native kernels as a device; see speckv_pynq.device.protocol.Device."""
 
     name = "csim"
@@ -208,17 +208,6 @@ class CsimDevice:
         self._closed = True
         for buffer in list(self._buffers):
             buffer.free()
-
-    def __enter__(self) -> CsimDevice:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _check_open(self) -> None:
         if self._closed:

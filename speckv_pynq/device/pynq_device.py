@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from speckv_pynq import spec
+from speckv_pynq.closing import Closing
 from speckv_pynq.device.protocol import (
     DEFAULT_TIMEOUT_S,
     Bytes,
@@ -173,7 +174,7 @@ class _Engine:
             self._tables = self._completions = None
 
 
-class PynqDevice:
+class PynqDevice(Closing):
     """A loaded overlay, on a board or on csim, as speckv_pynq.device.protocol.Device."""
 
     name = "pynq"
@@ -254,17 +255,6 @@ class PynqDevice:
             engine.close(timeout_s)
         for buffer in list(self._buffers):
             buffer.free()
-
-    def __enter__(self) -> PynqDevice:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _start(
         self,

@@ -7,9 +7,9 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 
 from speckv_pynq import spec
+from speckv_pynq.closing import Closing
 from speckv_pynq.device.protocol import DEFAULT_TIMEOUT_S, Device, DeviceBuffer, Run
 from speckv_pynq.driver.book import DEMAND, PREFETCH, Book, Entry
 from speckv_pynq.driver.commands import Commands, Move, command
@@ -27,7 +27,7 @@ from speckv_pynq.errors import (
 _FIRST_OWN_TAG = 1 << 63  # tags that dma_batch() and prefetch() give; callers use smaller ones
 
 
-class SpeckvDriver:
+class SpeckvDriver(Closing):
     """Submits commands to a device and completes each exactly once; safe from several threads.
 
     A command names buffers by the numbers that register() gives. From submission to completion the
@@ -235,17 +235,6 @@ class SpeckvDriver:
                 f"device not done {timeout_s:g} s after close(): {stuck} commands, {still} late runs"
             )
         self._buffers.clear()
-
-    def __enter__(self) -> SpeckvDriver:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _submit_one(self, opcode: spec.Opcode, timeout_s: float, fields: dict[str, int]) -> int:
         tag = fields.pop("tag", None)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-from types import TracebackType
 
+from speckv_pynq.closing import Closing
 from speckv_pynq.device.protocol import Bytes, Device, DeviceBuffer
 from speckv_pynq.errors import ConfigError, PoolError
 from speckv_pynq.pool.mapped import inner_pages, whole_pages
 
 
-class DevicePool:
+class DevicePool(Closing):
     """A PoolMemory over a buffer of `device`."""
 
     def __init__(self, device: Device, nbytes: int, bank: str | None = None) -> None:
@@ -51,17 +51,6 @@ class DevicePool:
         buffer, self._buffer = self._buffer, None
         if buffer is not None:
             buffer.free()
-
-    def __enter__(self) -> DevicePool:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _open(self) -> DeviceBuffer:
         if self._buffer is None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import mmap
-from types import TracebackType
 
 import numpy as np
 
+from speckv_pynq.closing import Closing
 from speckv_pynq.device.protocol import Bytes, Device, DeviceBuffer, HostMemoryDevice
 from speckv_pynq.errors import ConfigError, PoolError
 
 
-class MappedPool:
+class MappedPool(Closing):
     """A PoolMemory over `nbytes` of a mapping, from byte `start` of it on.
 
     The mapping itself ends with the last NumPy view of it: a view kept too long does not crash. It
@@ -70,17 +70,6 @@ class MappedPool:
                 self._pages.madvise(mmap.MADV_DONTNEED)
         with contextlib.suppress(BufferError):  # a view is held: the mapping ends with it
             self._pages.close()
-
-    def __enter__(self) -> MappedPool:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<MappedPool {self.describe()}{'' if self._array is not None else ', closed'}>"

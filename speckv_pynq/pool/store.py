@@ -13,12 +13,12 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 import numpy as np
 
 from speckv_pynq import spec
+from speckv_pynq.closing import Closing
 from speckv_pynq.errors import ConfigError, PoolFull, StoreError, StoreFormatError
 from speckv_pynq.pool import store_format as form
 from speckv_pynq.pool.journal import Journal, bytes_anew
@@ -51,7 +51,7 @@ class StoreStats:
     torn_bytes: int
 
 
-class FileStore:
+class FileStore(Closing):
     """Records by 16-byte key in a directory; one object at a time has it open.
 
     What `store` and `delete` returned from survives the end of the process, and of the machine as
@@ -203,17 +203,6 @@ class FileStore:
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._journal.index
-
-    def __enter__(self) -> FileStore:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _check_empty(self) -> None:
         """A data file without a journal is of a start that was cut short, if it holds nothing."""

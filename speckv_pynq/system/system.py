@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
 
 from speckv_pynq import spec
 from speckv_pynq.block import NUMPY_DTYPES, BlockShape
+from speckv_pynq.closing import Closing
 from speckv_pynq.codebook import Codebook
 from speckv_pynq.codec import Codec, LoadedCodebook
 from speckv_pynq.config import TierConfig
@@ -42,7 +42,7 @@ class Geometry:
     fingerprint: int = 0
 
 
-class CXLSpecKVSystem:
+class CXLSpecKVSystem(Closing):
     """Device, codebook, tiers, page table and directory of one model's cache, opened and closed together.
 
     Safe to use from several threads. put, get, fork and free name blocks by request, layer and position; `tiers` is
@@ -293,17 +293,6 @@ class CXLSpecKVSystem:
             self._pages.close()
             self.leases.close()
             self.device.close()
-
-    def __enter__(self) -> CXLSpecKVSystem:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # ---- inside
 

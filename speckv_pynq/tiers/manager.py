@@ -14,13 +14,13 @@ import contextlib
 import mmap
 import threading
 from collections.abc import Sequence
-from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
 
 from speckv_pynq import spec
 from speckv_pynq.block import BlockShape
+from speckv_pynq.closing import Closing
 from speckv_pynq.codec import Codec, LoadedCodebook
 from speckv_pynq.config import TierConfig
 from speckv_pynq.device.protocol import DEFAULT_TIMEOUT_S, Device, DeviceBuffer
@@ -40,7 +40,7 @@ from speckv_pynq.tiers.strided import StridedKV
 Handles = npt.NDArray[np.uint64]
 
 
-class TierManager:
+class TierManager(Closing):
     """The tiered cache of one model's blocks; device and codebook stay the caller's.
 
     layers: of the model. Where the codebook joins several in a record, a block's layer is the first of them.
@@ -264,17 +264,6 @@ class TierManager:
             self._core.close()
             self._workers.close()
             self._free()
-
-    def __enter__(self) -> TierManager:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _check_layer(self, layer: int) -> None:
         if not 0 <= layer < self.layers:
