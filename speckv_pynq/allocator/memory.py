@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speckv_pynq import spec
+from speckv_pynq.address import WORD_BITS, WORD_MASK
 from speckv_pynq.allocator.config import AllocatorConfig, AllocatorStats
 from speckv_pynq.allocator.view import READ, Array, Cursor, View
 from speckv_pynq.block import NUMPY_DTYPES
@@ -18,8 +19,10 @@ from speckv_pynq.closing import Closing
 from speckv_pynq.errors import ConfigError
 from speckv_pynq.native import system as native
 
-_WORD = 0xFFFF_FFFF_FFFF_FFFF
 _FIELD_BITS = {name: bits for name, bits, _ in spec.ADDRESS_FIELDS}
+# For access(), whose hits are counted in microseconds: the widths and shifts of pack_address().
+_REQ_BITS, _LAYER_BITS, _HEAD_BITS, _POS_BITS, _KIND_BITS = _FIELD_BITS.values()
+_REQ, _LAYER, _HEAD, _POS, _KIND = (shift for _, _, shift in spec.ADDRESS_FIELDS)
 
 
 class SpeckvAllocator(Closing):
@@ -64,12 +67,18 @@ class SpeckvAllocator(Closing):
         self, req_id: int, layer: int, head: int, pos: int, kind: int = 0, mode: int = READ
     ) -> View:
         """A view of one entry, and of its block. OVERWRITE does not fetch what the block held."""
-        if (req_id | pos) >> 32 or layer >> 16 or head >> 8 or kind >> 1:
+        if (
+            req_id >> _REQ_BITS
+            or layer >> _LAYER_BITS
+            or head >> _HEAD_BITS
+            or pos >> _POS_BITS
+            or kind >> _KIND_BITS
+        ):
             self._check_fields(req_id=req_id, layer=layer, head=head, pos=pos, kind=kind)
         view = View()
         view._owner = self
-        low = (req_id << 57 | layer << 41 | head << 33 | pos << 1 | kind) & _WORD
-        self.access_packed(req_id >> 7, low, mode, view)
+        packed = req_id << _REQ | layer << _LAYER | head << _HEAD | pos << _POS | kind << _KIND
+        self.access_packed(packed >> WORD_BITS, packed & WORD_MASK, mode, view)
         return view
 
     def access_packed(self, high: int, low: int, mode: int, view: View) -> None:

@@ -37,22 +37,10 @@ def register(benches: options.Commands) -> None:
         epilog=EPILOG,
     )
     options.add_text(parser)
-    parser.add_argument(
-        "--repeats",
-        type=options.positive,
-        default=7,
-        metavar="N",
-        help="rounds; default: %(default)s",
-    )
+    options.add_counts(parser, ("repeats", 7, "rounds"))
     options.add_codebook(parser)
     options.add_model(parser)
-    options.add_json(parser)
-    parser.set_defaults(run=run)
-
-
-def run(arguments: argparse.Namespace, output: Output) -> int:
-    output.json(f"bench {NAME}", measure(arguments, output))
-    return 0
+    options.add_measurement(parser, NAME, measure)
 
 
 def measure(arguments: argparse.Namespace, output: Output) -> dict[str, Any]:

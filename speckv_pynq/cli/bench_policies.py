@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from speckv_pynq import spec
 from speckv_pynq.cli import options
 from speckv_pynq.cli.output import Output
 from speckv_pynq.config import POLICIES
@@ -41,28 +40,16 @@ def register(benches: options.Commands) -> None:
     parser = benches.add_parser(
         NAME, help="what stays in L1, by policy", description=DESCRIPTION, epilog=EPILOG
     )
-    for name, default, what in (
+    options.add_counts(
+        parser,
         ("tokens", 2560, "of the text"),
         ("steps", 512, "of them decoded, the last ones"),
         ("turns", 4000, "of the synthetic conversations, and gets of the scans"),
-    ):
-        parser.add_argument(
-            f"--{name}",
-            type=options.positive,
-            default=default,
-            metavar="N",
-            help=f"{what}; default: %(default)s",
-        )
+    )
     parser.add_argument(
         "--text", type=options.existing_file, metavar="FILE", help="default: Python's own documentation"
     )  # fmt: skip
-    parser.add_argument(
-        "--block-tokens",
-        type=int,
-        choices=spec.BLOCK_TOKENS_ALLOWED,
-        default=spec.BLOCK_TOKENS,
-        help="positions a block holds; default: %(default)s",
-    )
+    options.add_block_tokens(parser)
     parser.add_argument(
         "--budget",
         type=float,
@@ -71,13 +58,7 @@ def register(benches: options.Commands) -> None:
         help="share of a layer's blocks that a token reads; default: %(default)s",
     )
     options.add_model(parser)
-    options.add_json(parser)
-    parser.set_defaults(run=run)
-
-
-def run(arguments: argparse.Namespace, output: Output) -> int:
-    output.json(f"bench {NAME}", measure(arguments, output))
-    return 0
+    options.add_measurement(parser, NAME, measure)
 
 
 def measure(arguments: argparse.Namespace, output: Output) -> dict[str, Any]:

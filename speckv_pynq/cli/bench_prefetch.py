@@ -31,13 +31,7 @@ def register(benches: options.Commands) -> None:
         NAME, help="hits while blocks are prefetched", description=DESCRIPTION, epilog=EPILOG
     )
     options.add_counts(parser, ("repeats", 7, "prefetches"), ("blocks", 256, "in each"))
-    options.add_json(parser)
-    parser.set_defaults(run=run)
-
-
-def run(arguments: argparse.Namespace, output: Output) -> int:
-    output.json(f"bench {NAME}", measure(arguments, output))
-    return 0
+    options.add_measurement(parser, NAME, measure)
 
 
 def measure(arguments: argparse.Namespace, output: Output) -> dict[str, Any]:

@@ -38,13 +38,7 @@ def register(benches: options.Commands) -> None:
     )
     options.add_model(parser)
     options.add_cache(parser)
-    options.add_json(parser)
-    parser.set_defaults(run=run)
-
-
-def run(arguments: argparse.Namespace, output: Output) -> int:
-    output.json(f"bench {NAME}", measure(arguments, output))
-    return 0
+    options.add_measurement(parser, NAME, measure)
 
 
 def measure(arguments: argparse.Namespace, output: Output) -> dict[str, Any]:

@@ -59,13 +59,7 @@ def register(benches: options.Commands) -> None:
         "--engine", choices=tuple(ENGINES), default="both", help="default: %(default)s"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
-    options.add_json(parser)
-    parser.set_defaults(run=run)
-
-
-def run(arguments: argparse.Namespace, output: Output) -> int:
-    output.json(f"bench {NAME}", measure(arguments, output))
-    return 0
+    options.add_measurement(parser, NAME, measure)
 
 
 def measure(arguments: argparse.Namespace, output: Output) -> dict[str, Any]:

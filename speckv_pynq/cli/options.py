@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -12,6 +13,7 @@ from speckv_pynq.config import POLICIES
 from speckv_pynq.device import DEVICE_NAMES
 
 if TYPE_CHECKING:
+    from speckv_pynq.cli.output import Output
     from speckv_pynq.codebook import Codebook
     from speckv_pynq.integrations.transformers import CacheConfig
 
@@ -62,6 +64,32 @@ def add_json(parser: argparse.ArgumentParser) -> None:
         "--json",
         metavar="FILE",
         help="write the figures there too, as JSON; '-': to stdout, tables to stderr",
+    )
+
+
+def add_measurement(
+    parser: argparse.ArgumentParser,
+    name: str,
+    measure: Callable[[argparse.Namespace, Output], dict[str, Any]],
+) -> None:
+    """--json, and a run of `speckv bench NAME` that gives out what `measure` returns."""
+
+    def run(arguments: argparse.Namespace, output: Output) -> int:
+        output.json(f"bench {name}", measure(arguments, output))
+        return 0
+
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def add_block_tokens(parser: Any) -> None:
+    """parser: or a group of one."""
+    parser.add_argument(
+        "--block-tokens",
+        type=int,
+        choices=spec.BLOCK_TOKENS_ALLOWED,
+        default=spec.BLOCK_TOKENS,
+        help="positions a block holds; default: %(default)s",
     )
 
 
@@ -144,13 +172,7 @@ def add_codebook(parser: argparse.ArgumentParser) -> None:
 
 def add_cache(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("cache")
-    group.add_argument(
-        "--block-tokens",
-        type=int,
-        choices=spec.BLOCK_TOKENS_ALLOWED,
-        default=spec.BLOCK_TOKENS,
-        help="positions a block holds; default: %(default)s",
-    )
+    add_block_tokens(group)
     group.add_argument(
         "--sinks",
         type=int,

@@ -6,7 +6,6 @@ import mmap
 import os
 import threading
 from collections.abc import Callable
-from types import TracebackType
 from typing import Protocol
 
 import numpy as np
@@ -165,12 +164,7 @@ class CsimBuffer:
     def __enter__(self) -> CsimBuffer:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.free()
 
     def __del__(self) -> None:

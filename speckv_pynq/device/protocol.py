@@ -8,7 +8,6 @@ that run ends.
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import TracebackType
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -48,12 +47,7 @@ class DeviceBuffer(Protocol):
 
     def __enter__(self) -> DeviceBuffer: ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *exception: object) -> None: ...
 
 
 class Run(Protocol):
@@ -139,12 +133,7 @@ class Device(Protocol):
 
     def __enter__(self) -> Device: ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *exception: object) -> None: ...
 
 
 @runtime_checkable

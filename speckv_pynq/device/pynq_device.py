@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,12 +79,7 @@ class PynqDeviceBuffer:
     def __enter__(self) -> PynqDeviceBuffer:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.free()
 
     def _slice(self, offset: int, nbytes: int | None) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from speckv_pynq.tiers import TierStats
@@ -32,78 +31,42 @@ class SystemStats:
 
 def prometheus(stats: SystemStats) -> str:
     """The text exposition format, version 0.0.4."""
-    return "\n".join(_lines(stats)) + "\n"
+    lines: list[str] = []
+    for name, text, samples in _metrics(stats):
+        lines.append(f"# HELP {name} {text}")
+        lines.append(f"# TYPE {name} {'counter' if name.endswith('_total') else 'gauge'}")
+        for labels, value in samples.items():
+            lines.append(f"{name}{{{labels}}} {value}" if labels else f"{name} {value}")
+    return "\n".join(lines) + "\n"
 
 
-def _lines(stats: SystemStats) -> Iterator[str]:
-    tiers = stats.tiers
-    yield from _metric(
-        "speckv_tier_bytes", "gauge", "Memory that a tier holds.",
-        [('tier="l1"', tiers.l1_bytes), ('tier="l2"', tiers.l2_bytes), ('tier="l3"', tiers.l3_bytes)],
-    )  # fmt: skip
-    yield from _metric(
-        "speckv_l1_blocks", "gauge", "Blocks decoded in L1, by the decayed number of their uses (policy heat).",
-        [('heat="hot"', tiers.l1_hot_blocks), ('heat="cold"', tiers.l1_blocks - tiers.l1_hot_blocks)],
-    )  # fmt: skip
-    yield from _metric(
-        "speckv_metadata_bytes", "gauge", "Tables beside the tiers.",
-        [("", tiers.metadata_bytes + stats.metadata_bytes)],
-    )  # fmt: skip
-    yield from _metric("speckv_blocks", "gauge", "Blocks held.", [("", tiers.blocks)])
-    yield from _metric(
-        "speckv_block_fp16_bytes",
-        "gauge",
-        "What the blocks held would take in FP16.",
-        [("", tiers.block_fp16_bytes)],
-    )
-    yield from _metric(
-        "speckv_record_bytes", "gauge", "Records of those blocks.", [("", tiers.record_bytes)]
-    )
-    yield from _metric(
-        "speckv_requests",
-        "gauge",
-        "Requests with blocks in the page table.",
-        [("", stats.requests)],
-    )
-    yield from _metric(
-        "speckv_mapped_blocks", "gauge", "Entries of the page table.", [("", stats.mapped_blocks)]
-    )
-    yield from _metric("speckv_leases", "gauge", "Leases that agents hold.", [("", stats.leases)])
-    yield from _metric("speckv_agents", "gauge", "Agents registered.", [("", stats.agents)])
-    yield from _metric(
-        "speckv_lookups_total", "counter", "Blocks looked up, by where they were found.",
-        [('tier="l1"', tiers.hits_l1), ('tier="l2"', tiers.hits_l2), ('tier="l3"', tiers.misses)],
-    )  # fmt: skip
-    yield from _metric(
-        "speckv_prefetched_blocks_total", "counter", "Blocks asked to L2 early, by what became of them.",
-        [
-            ('outcome="came"', tiers.prefetched),
-            ('outcome="failed"', tiers.prefetch_failed),
-            ('outcome="cancelled"', tiers.prefetch_cancelled),
-        ],
-    )  # fmt: skip
-    yield from _metric(
-        "speckv_codec_bytes_total", "counter", "Bytes of decoded blocks through the kernels.",
-        [('direction="encode"', tiers.bytes_encoded), ('direction="decode"', tiers.bytes_decoded)],
-    )  # fmt: skip
-    yield from _metric(
-        "speckv_shared_blocks_total",
-        "counter",
-        "Blocks that were held already.",
-        [("", tiers.shared_blocks)],
-    )
-    yield from _metric(
-        "speckv_fallback_records_total", "counter", "Records in a plainer scheme than the one asked for.",
-        [('scheme="raw"', tiers.raw_fallbacks), ('scheme="int4"', tiers.int4_fallbacks)],
-    )  # fmt: skip
-    yield from _metric("speckv_recalls_total", "counter", "Leases recalled.", [("", stats.recalls)])
-    yield from _metric(
-        "speckv_fenced_agents_total", "counter", "Agents fenced.", [("", stats.fenced_agents)]
-    )
-
-
-def _metric(name: str, kind: str, text: str, samples: list[tuple[str, int]]) -> Iterator[str]:
-    yield f"# HELP {name} {text}"
-    yield f"# TYPE {name} {kind}"
-    for labels, value in samples:
-        yield f"{name}{{{labels}}} {value}" if labels else f"{name} {value}"
+def _metrics(stats: SystemStats) -> list[tuple[str, str, dict[str, int]]]:
+    """Name, what it is, and values by labels."""
+    t = stats.tiers
+    return [
+        ("speckv_tier_bytes", "Memory that a tier holds.",
+         {'tier="l1"': t.l1_bytes, 'tier="l2"': t.l2_bytes, 'tier="l3"': t.l3_bytes}),
+        ("speckv_l1_blocks", "Blocks decoded in L1, by the decayed number of their uses (policy heat).",
+         {'heat="hot"': t.l1_hot_blocks, 'heat="cold"': t.l1_blocks - t.l1_hot_blocks}),
+        ("speckv_metadata_bytes", "Tables beside the tiers.",
+         {"": t.metadata_bytes + stats.metadata_bytes}),
+        ("speckv_blocks", "Blocks held.", {"": t.blocks}),
+        ("speckv_block_fp16_bytes", "What the blocks held would take in FP16.", {"": t.block_fp16_bytes}),
+        ("speckv_record_bytes", "Records of those blocks.", {"": t.record_bytes}),
+        ("speckv_requests", "Requests with blocks in the page table.", {"": stats.requests}),
+        ("speckv_mapped_blocks", "Entries of the page table.", {"": stats.mapped_blocks}),
+        ("speckv_leases", "Leases that agents hold.", {"": stats.leases}),
+        ("speckv_agents", "Agents registered.", {"": stats.agents}),
+        ("speckv_lookups_total", "Blocks looked up, by where they were found.",
+         {'tier="l1"': t.hits_l1, 'tier="l2"': t.hits_l2, 'tier="l3"': t.misses}),
+        ("speckv_prefetched_blocks_total", "Blocks asked to L2 early, by what became of them.",
+         {'outcome="came"': t.prefetched, 'outcome="failed"': t.prefetch_failed,
+          'outcome="cancelled"': t.prefetch_cancelled}),
+        ("speckv_codec_bytes_total", "Bytes of decoded blocks through the kernels.",
+         {'direction="encode"': t.bytes_encoded, 'direction="decode"': t.bytes_decoded}),
+        ("speckv_shared_blocks_total", "Blocks that were held already.", {"": t.shared_blocks}),
+        ("speckv_fallback_records_total", "Records in a plainer scheme than the one asked for.",
+         {'scheme="raw"': t.raw_fallbacks, 'scheme="int4"': t.int4_fallbacks}),
+        ("speckv_recalls_total", "Leases recalled.", {"": stats.recalls}),
+        ("speckv_fenced_agents_total", "Agents fenced.", {"": stats.fenced_agents}),
+    ]  # fmt: skip

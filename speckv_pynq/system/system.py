@@ -183,8 +183,7 @@ class CXLSpecKVSystem(Closing):
         """A new request with the blocks of another, by reference; how many. ConfigError where it has blocks already."""
         with self._lock:
             self._check_open()
-            if len(self._pages.blocks(new_req_id)[0]):
-                raise ConfigError(f"request {new_req_id} has blocks already: free it first")
+            self._check_new(new_req_id)
             pages, handles = self._pages.blocks(req_id)
             pages[:, 0] = new_req_id
             self.tiers.retain(handles)
@@ -248,8 +247,7 @@ class CXLSpecKVSystem(Closing):
                 records.append(record)
         with self._lock:
             self._check_open()
-            if len(self._pages.blocks(req_id)[0]):
-                raise ConfigError(f"request {req_id} has blocks already: free it first")
+            self._check_new(req_id)
             taken: list[U64] = []
             try:
                 for layer, (positions, records) in found.items():
@@ -322,6 +320,10 @@ class CXLSpecKVSystem(Closing):
                 )
             self.tiers.retain(handles)
             return handles
+
+    def _check_new(self, req_id: int) -> None:
+        if len(self._pages.blocks(req_id)[0]):
+            raise ConfigError(f"request {req_id} has blocks already: free it first")
 
     def _check_open(self) -> None:
         if self._closed:

@@ -55,33 +55,38 @@ class Storer:
 
     def put(self, layer: int, positions: U32, places: Places, keys: Keys | None) -> U64:
         """Handles of n blocks, (n,), each with a reference; all or nothing. keys: see TierManager.put."""
-        before, handles, asked = self.done, np.zeros(len(positions), np.uint64), [0]
+        asked = [0]
+
+        def one_part(part: slice) -> U64:
+            some = None if keys is None else keys[part]
+            return self._put(layer, positions[part], places.pick(part), some, asked)
+
+        return self._all_or_none(layer, len(positions), one_part, lambda: asked[0])
+
+    def put_records(self, layer: int, positions: U32, records: Sequence[bytes]) -> U64:
+        """Handles of blocks, (n,), whose records are there already, of all parts in a row each; all or nothing."""
+
+        def one_part(part: slice) -> U64:
+            sizes = self._staging.load(records[part])
+            return self._store(layer, positions[part], np.arange(len(sizes)), sizes)
+
+        asked = sum(map(len, records))
+        return self._all_or_none(layer, len(positions), one_part, lambda: asked)
+
+    def _all_or_none(
+        self, layer: int, blocks: int, one_part: Callable[[slice], U64], asked: Callable[[], int]
+    ) -> U64:
+        """Handles, (blocks,), of as many blocks at a time as staging has room for. asked: bytes, for the message."""
+        before, handles = self.done, np.zeros(blocks, np.uint64)
         try:
-            for first in range(0, len(positions), self._staging.blocks):
+            for first in range(0, blocks, self._staging.blocks):
                 part = slice(first, first + self._staging.blocks)
-                some = None if keys is None else keys[part]
-                handles[part] = self._put(layer, positions[part], places.pick(part), some, asked)
+                handles[part] = one_part(part)
         except BaseException as error:
             self.done = before
             self._core.release(handles[handles != 0])
             if isinstance(error, PoolFull):
-                raise self._full(layer, len(positions), asked[0]) from error
-            raise
-        return handles
-
-    def put_records(self, layer: int, positions: U32, records: Sequence[bytes]) -> U64:
-        """Handles of blocks, (n,), whose records are there already, of all parts in a row each; all or nothing."""
-        handles = np.zeros(len(positions), np.uint64)
-        try:
-            for first in range(0, len(positions), self._staging.blocks):
-                part = slice(first, first + self._staging.blocks)
-                sizes = self._staging.load(records[part])
-                which = np.arange(len(sizes))
-                handles[part] = self._store(layer, positions[part], which, sizes)
-        except BaseException as error:
-            self._core.release(handles[handles != 0])
-            if isinstance(error, PoolFull):
-                raise self._full(layer, len(positions), sum(map(len, records))) from error
+                raise self._full(layer, blocks, asked()) from error
             raise
         return handles
 
