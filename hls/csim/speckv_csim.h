@@ -66,6 +66,15 @@ SPECKV_API int32_t speckv_csim_klt_symbols(const void* records, uint64_t records
                                            const struct speckv_descriptor* descriptors,
                                            uint32_t count) SPECKV_NOEXCEPT;
 
+/* For benchmarks: speckv_csim_kv_prefetch, a call for each descriptor, and what each took on the monotonic clock.
+   The first call that fails ends it. */
+SPECKV_API int32_t speckv_csim_prefetch_times(const void* predictor, uint64_t predictor_bytes, void* states,
+                                              uint64_t states_bytes, void* candidates,
+                                              uint64_t candidates_bytes,
+                                              const struct speckv_prediction* descriptors,
+                                              struct speckv_completion* completions, uint32_t count,
+                                              uint64_t abi_id, uint64_t* nanoseconds) SPECKV_NOEXCEPT;
+
 /* For benchmarks: nothing but independent 16-bit multiply-accumulates, at the widest vectors that the kernels
    use here. Returns how many were done; 0 where this build has no such loop. */
 SPECKV_API uint64_t speckv_csim_multiply_adds(uint64_t rounds) SPECKV_NOEXCEPT;
