@@ -63,13 +63,21 @@ def interleave(matrix: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
     return np.ascontiguousarray(blocks.transpose(0, 2, 1, 3))
 
 
+def pack_codes(codes: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
+    """(rows, inputs) of -7..7 -> interleaved with two in a byte, 8 added: inputs 8g..8g+3 low, 8g+4..8g+7 high."""
+    rows, inputs = codes.shape
+    nibbles = (codes + 8).astype(np.uint8).reshape(rows, inputs // (2 * GROUP), 2, GROUP)
+    packed = nibbles[:, :, 0] | nibbles[:, :, 1] << 4
+    return interleave(packed.reshape(rows, -1).view(np.int8)).view(np.uint8)
+
+
 def image_of(predictor: Predictor) -> bytes:
     """The image: whole lines, to lie on a line in a device's memory."""
     rows = rows_of(predictor)
     real = rows.token_of_row != NO_TOKEN
     tokens = np.where(real, rows.token_of_row, 0)
-    row_values = np.where(real[:, None], predictor.rows[tokens], 0).astype(np.int8)
-    row_bias = np.where(real, predictor.token_bias[tokens], 0).astype(np.int8)
+    codes = np.where(real[:, None], predictor.codes[tokens], 0).astype(np.int8)
+    scales, biases = (np.where(real, of[tokens], 0) for of in (predictor.scales, predictor.token_bias))
     second = np.concatenate([predictor.input[1], predictor.recurrent[1]], axis=1)
     sections: list[npt.NDArray[Any]] = [
         interleave(predictor.input[0, :, :RANK]),
@@ -82,8 +90,9 @@ def image_of(predictor: Predictor) -> bytes:
         interleave(predictor.class_rows),
         predictor.class_bias,
         rows.starts,
-        interleave(row_values),
-        row_bias,
+        pack_codes(codes),
+        scales.astype(np.uint8),
+        biases.astype(np.int8),
         rows.token_of_row,
         rows.row_of_token,
     ]

@@ -80,7 +80,7 @@ class Prefetch:
         units = 2 * HIDDEN
         c = raw[64 : 64 + 2 * units].view(np.int16)
         h = raw[64 + 2 * units : 64 + 3 * units].view(np.int8)
-        ring = raw[64 + 3 * units :][: 4 * self.capacity].view(np.uint32)
+        ring = raw[64 + 3 * units :][: 8 * self.capacity].view(np.uint32)[::2]
         tokens = state.history.tokens
         newest = range(max(0, len(tokens) - self.capacity), len(tokens))
         return (

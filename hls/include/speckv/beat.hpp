@@ -153,6 +153,15 @@ PUT:
   }
 }
 
+// Says that lines will be read soon: hosts fetch them meanwhile. In hardware the burst itself is early enough.
+SPECKV_INLINE void expect_lines(const ap_uint<512>* port, uint64_t line, uint64_t lines) {
+#ifndef __SYNTHESIS__
+  for (uint64_t i = 0; i < lines; ++i) __builtin_prefetch(port + line + i, 0, 2);
+#else
+  (void)port, (void)line, (void)lines;
+#endif
+}
+
 // One value of a port, `index` values behind a line's first.
 template <typename T>
 SPECKV_INLINE T load_value(const ap_uint<512>* port, uint64_t line, uint64_t index) {

@@ -1,6 +1,6 @@
-// A sequence's newest tokens and where each stood before. Tokens stand in a ring, with each the position of its
-// token's previous occurrence; a table says where every token of the vocabulary stood last. Both hold a position
-// plus one, 0: nowhere. What has left the ring is known by its position alone, so nothing is ever cleared.
+// A sequence's newest tokens and where each stood before. Tokens stand in a ring, with each a link: the position of
+// its previous occurrence; a table says where every token of the vocabulary stood last. Both hold a position plus
+// one, 0: nowhere. What has left the ring is known by its position alone, so nothing is ever cleared.
 #pragma once
 #include "speckv/predictor.hpp"
 
@@ -23,7 +23,7 @@ SPECKV_INLINE History history_of(const ap_uint<512>* states, const StatePlaces& 
 
 SPECKV_INLINE uint32_t token_at(const History& h, uint32_t position) {
   return position == h.count ? h.token
-                             : load_value<uint32_t>(h.states, h.places.tokens, position & (h.capacity - 1));
+                             : load_value<uint32_t>(h.states, h.places.ring, 2 * uint64_t(position & (h.capacity - 1)));
 }
 
 // The newest position of a token of the vocabulary, or NOWHERE.
@@ -73,7 +73,7 @@ FIND:
   }
 }
 
-static inline void find_followers(const History& h, uint32_t vocabulary, Followers& f) {
+SPECKV_INLINE void find_followers(const History& h, uint32_t vocabulary, Followers& f) {
   f.size = 0;
   uint32_t before = h.count, after = load_value<uint32_t>(h.states, h.places.newest, h.token);
 WALKED:
@@ -83,15 +83,15 @@ WALKED:
     const uint32_t at = after - 1, token = token_at(h, after);
     if (token < vocabulary) note_follower(f, token, match_at(h, at), after);
     before = at;
-    after = load_value<uint32_t>(h.states, h.places.links, at & (h.capacity - 1));
+    after = load_value<uint32_t>(h.states, h.places.ring, 2 * uint64_t(at & (h.capacity - 1)) + 1);
   }
 }
 
 // Stores the token.
 SPECKV_INLINE void push_token(ap_uint<512>* states, const History& h) {
-  const uint32_t slot = h.count & (h.capacity - 1);
-  store_value(states, h.places.links, slot, load_value<uint32_t>(states, h.places.newest, h.token));
-  store_value(states, h.places.tokens, slot, h.token);
+  const uint64_t slot = 2 * uint64_t(h.count & (h.capacity - 1));
+  store_value(states, h.places.ring, slot, h.token);
+  store_value(states, h.places.ring, slot + 1, load_value<uint32_t>(states, h.places.newest, h.token));
   store_value(states, h.places.newest, h.token, h.count + 1);
 }
 

@@ -70,25 +70,28 @@ LINES:
   }
 }
 
-// A step of a sequence whose state is in order.
-static inline Verdict take_token(const PredictorPort& port, ap_uint<512>* states, ap_uint<512>* candidates,
-                                 const speckv_prediction& d, const StatePlaces& places, uint32_t count) {
+// A step of a sequence whose state is in order. What is far is named before it is wanted.
+SPECKV_CLONES static Verdict take_token(const PredictorPort& port, ap_uint<512>* states,
+                                        ap_uint<512>* candidates, const speckv_prediction& d,
+                                        const StatePlaces& places, uint32_t count) {
   const Model& m = port.model;
+  const bool wanted = !(d.flags & SPECKV_PREDICTION_FLAG_ADVANCE_ONLY);
   const uint32_t row = load_value<uint32_t>(port.image, m.row_of_token, d.token);
   if (row >= m.rows) return bad_predictor(row, m.rows);
+  expect_row(port.image, m, row);
   const History h = history_of(states, places, d.capacity, count, d.token);
+  Followers followers;
+  Extra extra[WALK];
+  if (wanted) find_followers(h, m.vocabulary, followers);
+  if (wanted && !find_extras(port.image, m, followers, extra)) return bad_predictor(m.rows, m.rows);
   LstmMemory memory;
-  int8_t x[RANK];
   load_memory(states, places.memory, memory);
-  load_row(port.image, m, row, x);
-  lstm_step(port.image, m, port.sigmoid.data, x, memory);
-  if (!(d.flags & SPECKV_PREDICTION_FLAG_ADVANCE_ONLY)) {
-    Followers followers;
+  lstm_step(port.image, m, port.sigmoid.data, row, memory);
+  if (wanted) {
     Best best;
     int8_t u[RANK];
-    find_followers(h, m.vocabulary, followers);
     project(port.image, m, memory, u);
-    const Verdict v = best_tokens(port.image, m, u, followers, best);
+    const Verdict v = best_tokens(port.image, m, u, followers, extra, d.top, best);
     if (v.status) return v;
     store_candidates(candidates, d, m, h, followers, best);
   }

@@ -20,7 +20,7 @@ struct Model {
   uint64_t fingerprint;
   uint32_t vocabulary, classes, always, rows, opened;
   uint64_t input, recurrent, second, bias, projection, sigmoid, bonus;
-  uint64_t class_rows, class_bias, starts, token_rows, token_bias, token_of_row, row_of_token, end;
+  uint64_t class_rows, class_bias, starts, codes, scales, token_bias, token_of_row, row_of_token, end;
 };
 
 SPECKV_INLINE void lay_out_model(Model& m) {
@@ -35,7 +35,8 @@ SPECKV_INLINE void lay_out_model(Model& m) {
   m.class_rows = take(line, uint64_t(blocks_of(m.classes)) * BLOCK_ROWS * RANK);
   m.class_bias = take(line, m.classes);
   m.starts = take(line, 8 * uint64_t(m.classes));
-  m.token_rows = take(line, uint64_t(m.rows) * RANK);
+  m.codes = take(line, uint64_t(m.rows) * RANK / 2);
+  m.scales = take(line, m.rows);
   m.token_bias = take(line, m.rows);
   m.token_of_row = take(line, 4 * uint64_t(m.rows));
   m.row_of_token = take(line, 4 * uint64_t(m.vocabulary));
@@ -139,7 +140,7 @@ SPECKV_INLINE Verdict check_prediction(const speckv_prediction& d, const Model& 
 
 // Where the parts of a state lie, in lines of the port.
 struct StatePlaces {
-  uint64_t header, memory, tokens, links, newest, end;
+  uint64_t header, memory, ring, newest, end;
 };
 
 SPECKV_INLINE StatePlaces places_of(const speckv_prediction& d, uint32_t vocabulary) {
@@ -147,8 +148,7 @@ SPECKV_INLINE StatePlaces places_of(const speckv_prediction& d, uint32_t vocabul
   StatePlaces p;
   p.header = take(line, BEAT_BYTES);
   p.memory = take(line, 2 * HIDDEN * 3);
-  p.tokens = take(line, 4 * uint64_t(d.capacity));
-  p.links = take(line, 4 * uint64_t(d.capacity));
+  p.ring = take(line, 8 * uint64_t(d.capacity));
   p.newest = take(line, 4 * uint64_t(vocabulary));
   p.end = line;
   return p;

@@ -1,6 +1,9 @@
 // The best few of a stream of scores.
 #pragma once
 #include "speckv/config.hpp"
+#ifndef __SYNTHESIS__
+#include "speckv/top_k_native.hpp"
+#endif
 
 namespace speckv {
 inline namespace SPECKV_VARIANT {
@@ -35,6 +38,7 @@ CLEAR:
 // Every register compares with the new one at once and keeps its own, takes it, or takes its neighbour's.
 template <uint32_t K>
 SPECKV_INLINE void offer(TopK<K>& top, const Scored& x) {
+  if (x.score == NEVER) return;
 SHIFT:
   for (uint32_t i = K; i-- > 0;) {
 #pragma HLS UNROLL  // a chain of registers
@@ -44,14 +48,18 @@ SHIFT:
   }
 }
 
-// Scores of ids `first`, first + 1, ... Few beat the worst of the best: one comparison goes before.
+// n scores, of which the first `keep` of the best count. Few beat the worst of those: hosts look for these alone,
+// up to SCAN_AHEAD scores behind the last.
 template <uint32_t K, class IdOf>
-SPECKV_INLINE void offer_all(TopK<K>& top, const int32_t* scores, uint32_t n, IdOf id_of) {
+SPECKV_INLINE void offer_all(TopK<K>& top, uint32_t keep, const int32_t* scores, uint32_t n, IdOf id_of) {
 SCORES:
   for (uint32_t i = 0; i < n; ++i) {
 #pragma HLS PIPELINE II = 1  // one comparison with all registers
-    if (scores[i] < top.entry[K - 1].score || scores[i] == NEVER) continue;
-    offer(top, Scored{scores[i], id_of(i)});
+#ifdef SPECKV_SCAN_NATIVE
+    if (scan_has_native()) i = scan_native(scores, i, n, top.entry[keep - 1].score);
+    if (i >= n) return;
+#endif
+    if (scores[i] >= top.entry[keep - 1].score) offer(top, Scored{scores[i], id_of(i)});
   }
 }
 
