@@ -6,7 +6,8 @@
 namespace speckv {
 inline namespace SPECKV_VARIANT {
 
-constexpr uint32_t CHUNK_ROWS = 128;  // scored at a time
+constexpr uint32_t CHUNK_ROWS = 1024;  // that the best are looked for in at a time
+constexpr uint32_t PIECE_ROWS = 128;   // scored at a time
 constexpr uint32_t MAX_OPENED = SPECKV_PREDICTOR_MAX_OPENED;
 
 using OpenClasses = TopK<MAX_OPENED>;
@@ -25,6 +26,7 @@ CLASSES:
   BIASES:
     for (uint32_t i = 0; i < blocks_of(n) * BLOCK_ROWS; ++i) {
 #pragma HLS LOOP_TRIPCOUNT min = 8 max = CHUNK_ROWS
+#pragma HLS PIPELINE II = 1
       logits[i] = load_value<int8_t>(image, m.class_bias, first + i) * int32_t(BIAS_STEP);
     }
     mac_blocks<RANK>(image, m.class_rows + first / BLOCK_ROWS * LINES, blocks_of(n), u, logits);
@@ -66,20 +68,6 @@ FOLLOWERS:
   }
 }
 
-// n rows from one that begins a block, but for those of followers, which have scores of their own.
-SPECKV_INLINE void score_rows(const ap_uint<512>* image, const Model& m, const int8_t u[RANK], uint32_t first,
-                              uint32_t n, const Extra* extra, uint32_t extras, uint32_t top, Best& best) {
-  Logits logits;
-  code_logits<RANK>(image, token_rows(m), first / BLOCK_ROWS, blocks_of(n), u, logits);
-APART:
-  for (uint32_t i = 0; i < extras; ++i) {
-#pragma HLS LOOP_TRIPCOUNT min = 0 max = WALK
-    if (extra[i].row - first < n) logits[extra[i].row - first] = NEVER;
-  }
-  offer_all(best, top, logits, n,
-            [&](uint32_t i) { return load_value<uint32_t>(image, m.token_of_row, first + i); });
-}
-
 // Rows side by side.
 struct RowRange {
   uint32_t first, n;
@@ -102,27 +90,55 @@ OPENED:
   return true;
 }
 
-// Says which rows of a chunk of the open classes will be wanted.
-SPECKV_INLINE void expect_chunk(const ap_uint<512>* image, const Model& m, uint32_t first, uint32_t n) {
-  const uint32_t row = first / BEAT_BYTES, rows = n / BEAT_BYTES + 2;
-  expect_lines(image, m.codes + first / BLOCK_ROWS * CODE_LINES, blocks_of(n) * CODE_LINES);
-  expect_lines(image, m.scales + row, rows);
-  expect_lines(image, m.token_bias + row, rows);
-}
-
-// The chunks of all ranges in order: the place of one.
-struct ChunkPlace {
+// The next rows of a list of ranges, at most `most` of them.
+struct RowCursor {
   uint32_t range, done;
 };
 
-SPECKV_INLINE RowRange chunk_at(const RowRange* ranges, const ChunkPlace& p) {
-  const uint32_t left = ranges[p.range].n - p.done;
-  return RowRange{ranges[p.range].first + p.done, left < CHUNK_ROWS ? left : CHUNK_ROWS};
+SPECKV_INLINE RowRange take_rows(const RowRange* ranges, RowCursor& at, uint32_t most) {
+  const uint32_t first = ranges[at.range].first + at.done, left = ranges[at.range].n - at.done;
+  const RowRange taken = {first, left < most ? left : most};
+  at = left <= most ? RowCursor{at.range + 1, 0} : RowCursor{at.range, at.done + most};
+  return taken;
 }
 
-SPECKV_INLINE void next_chunk(const RowRange* ranges, ChunkPlace& p) {
-  p.done += CHUNK_ROWS;
-  if (p.done >= ranges[p.range].n) p = ChunkPlace{p.range + 1, 0};
+SPECKV_INLINE void expect_rows(const ap_uint<512>* image, const Model& m, const RowRange& r) {
+  const uint32_t line = r.first / BEAT_BYTES, lines = r.n / BEAT_BYTES + 1;
+  expect_lines(image, m.codes + r.first / BLOCK_ROWS * CODE_LINES, blocks_of(r.n) * CODE_LINES);
+  expect_lines(image, m.scales + line, lines);
+  expect_lines(image, m.token_bias + line, lines);
+}
+
+// Where followers have scores of their own, the row's is out of the running.
+SPECKV_INLINE void drop_extras(const RowRange& r, const Extra* extra, uint32_t extras, Logits& logits) {
+DROP:
+  for (uint32_t i = 0; i < extras; ++i) {
+#pragma HLS LOOP_TRIPCOUNT min = 0 max = WALK
+    if (extra[i].row - r.first < r.n) logits[extra[i].row - r.first] = NEVER;
+  }
+}
+
+// The best of all rows of the ranges. What is always scored is near; meanwhile rows of the open classes may come.
+SPECKV_INLINE void score_ranges(const ap_uint<512>* image, const Model& m, const int8_t u[RANK],
+                                const RowRange* ranges, uint32_t end, const Extra* extra, uint32_t extras,
+                                uint32_t top, Best& best) {
+  Logits logits;
+  RowCursor at = {0, 0}, ahead = {1, 0};
+CHUNKS:
+  while (at.range < end) {
+#pragma HLS LOOP_TRIPCOUNT min = 2 max = 16
+    const RowRange chunk = take_rows(ranges, at, CHUNK_ROWS);
+  PIECES:
+    for (uint32_t done = 0; done < chunk.n; done += PIECE_ROWS) {
+#pragma HLS LOOP_TRIPCOUNT min = 1 max = 8
+      if (ahead.range < end) expect_rows(image, m, take_rows(ranges, ahead, PIECE_ROWS));
+      const uint32_t left = chunk.n - done, n = left < PIECE_ROWS ? left : PIECE_ROWS;
+      code_logits<RANK>(image, token_rows(m), (chunk.first + done) / BLOCK_ROWS, blocks_of(n), u, logits + done);
+    }
+    drop_extras(chunk, extra, extras, logits);
+    offer_all(best, top, logits, chunk.n,
+              [&](uint32_t i) { return load_value<uint32_t>(image, m.token_of_row, chunk.first + i); });
+  }
 }
 
 // The best of all tokens that are scored; predictor_mismatch where the image contradicts itself. extra: the rows of
@@ -140,20 +156,7 @@ FOLLOWERS:
 #pragma HLS LOOP_TRIPCOUNT min = 0 max = WALK
     offer(best, Scored{extra[i].score, f.entry[i].token});
   }
-  const uint32_t end = 1 + m.opened;
-  ChunkPlace at = {0, 0}, ahead = {1, 0};
-CHUNKS:
-  while (at.range < end) {
-#pragma HLS LOOP_TRIPCOUNT min = 2 max = 16
-    if (ahead.range < end) {  // what is always scored is near; meanwhile the open classes may come
-      const RowRange c = chunk_at(ranges, ahead);
-      expect_chunk(image, m, c.first, c.n);
-      next_chunk(ranges, ahead);
-    }
-    const RowRange c = chunk_at(ranges, at);
-    score_rows(image, m, u, c.first, c.n, extra, f.size, top, best);
-    next_chunk(ranges, at);
-  }
+  score_ranges(image, m, u, ranges, 1 + m.opened, extra, f.size, top, best);
   return fine();
 }
 

@@ -48,19 +48,31 @@ SHIFT:
   }
 }
 
-// n scores, of which the first `keep` of the best count. Few beat the worst of those: hosts look for these alone,
-// up to SCAN_AHEAD scores behind the last.
+// n scores, of which the first `keep` of the best count.
 template <uint32_t K, class IdOf>
-SPECKV_INLINE void offer_all(TopK<K>& top, uint32_t keep, const int32_t* scores, uint32_t n, IdOf id_of) {
+SPECKV_INLINE void offer_each(TopK<K>& top, uint32_t keep, const int32_t* scores, uint32_t n, IdOf id_of) {
 SCORES:
   for (uint32_t i = 0; i < n; ++i) {
 #pragma HLS PIPELINE II = 1  // one comparison with all registers
-#ifdef SPECKV_SCAN_NATIVE
-    if (scan_has_native()) i = scan_native(scores, i, n, top.entry[keep - 1].score);
-    if (i >= n) return;
-#endif
     if (scores[i] >= top.entry[keep - 1].score) offer(top, Scored{scores[i], id_of(i)});
   }
+}
+
+// The same. Few are in the running: hosts look for these alone, up to SCAN_AHEAD scores behind the last one.
+template <uint32_t K, class IdOf>
+SPECKV_INLINE void offer_all(TopK<K>& top, uint32_t keep, const int32_t* scores, uint32_t n, IdOf id_of) {
+#ifdef SPECKV_SCAN_NATIVE
+  if (scan_has_native()) {
+    const int32_t least = floor_native(scores, n, keep);
+    for (uint32_t i = 0;; ++i) {
+      const int32_t worst = top.entry[keep - 1].score;
+      i = scan_native(scores, i, n, worst > least ? worst : least);
+      if (i >= n) return;
+      offer(top, Scored{scores[i], id_of(i)});
+    }
+  }
+#endif
+  offer_each(top, keep, scores, n, id_of);
 }
 
 }  // namespace SPECKV_VARIANT
