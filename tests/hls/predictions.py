@@ -12,7 +12,7 @@ from speckv_pynq.device import library
 from speckv_pynq.predictor import Predictor
 from speckv_pynq.predictor.image import image_of, state_bytes
 from speckv_pynq.predictor.model import HIDDEN
-from speckv_pynq.reference.predictor import NOWHERE, Candidate, State
+from speckv_pynq.reference.predictor import Candidate, State
 
 ADVANCE = int(spec.PredictionFlag.ADVANCE_ONLY)
 
@@ -94,7 +94,3 @@ def listed(candidates: np.ndarray) -> list[Candidate]:
     scores = candidates["score"].astype(np.uint32).view(np.int32)
     columns = [candidates["token"], scores, *(candidates[n] for n in ("position", "match", "count"))]
     return [Candidate(*row) for row in zip(*(c.tolist() for c in columns), strict=True)]
-
-
-def addressed(candidate: Candidate) -> bool:
-    return candidate.position != NOWHERE

@@ -6,7 +6,7 @@
 
 #include "speckv/config.hpp"
 
-#if defined(__x86_64__) && !defined(SPECKV_NO_DISPATCH)
+#if defined(__x86_64__)
 #define SPECKV_MAC_NATIVE
 #include <immintrin.h>
 
