@@ -8,7 +8,6 @@ import importlib.util
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from speckv_pynq.reference import BlockInfo
@@ -139,9 +138,9 @@ def test_int4_rounds_alike_at_every_exponent(build: Kernels, dtype: DType) -> No
 
 
 def test_predictions_are_the_same(build: Kernels) -> None:
-    model, rng = random_predictor(700, 11, 3, always=100), np.random.default_rng(0)
+    model = random_predictor(700, 11, 3, always=100)
     native, other = Prefetch(model), Prefetch(model, path=build.path)
-    for token in [*rng.integers(0, 700, 10).tolist(), *rng.integers(0, 4, 20).tolist()]:
+    for token in (3, 699, 3, 699, 8):
         assert other.step(0, token) == native.step(0, token)
     assert other.states.tobytes() == native.states.tobytes()
 
