@@ -212,20 +212,19 @@ def _call(
     """Resolves device addresses, calls the kernel within its buffers, types its refusal."""
     count, abi_id = values["count"], values["abi_id"]
     tables = {"descriptors": spec.LINE_BYTES, "completions": spec.COMPLETION.itemsize}
-    ranges = []  # address, bytes of each memory; then the tables' addresses
+    held = []  # buffers live for as long as their ranges
+    memories: list[int] = []
     for port in (a.name for a in arguments if a.is_pointer and a.name not in tables):
         lines = values.get(IMAGE_LINES.get(port, ""))
         if lines == 0:  # without lines the kernel does not use the port
-            ranges += [0, 0]
+            memories += [0, 0]
             continue
         needed = 1 if lines is None else lines * spec.LINE_BYTES
-        found = dram.resolve(values[port], needed, f"{name}: {port}")
-        ranges += [found.address, found.nbytes if lines is None else needed]
-    ranges += [
-        dram.resolve(values[table], count * each, f"{name}: {table}").address
-        for table, each in tables.items()
-    ]
-    status = native(*ranges, count, abi_id)
+        held.append(dram.resolve(values[port], needed, f"{name}: {port}"))
+        memories += [held[-1].address, held[-1].nbytes if lines is None else needed]
+    for table, each in tables.items():
+        held.append(dram.resolve(values[table], count * each, f"{name}: {table}"))
+    status = native(*memories, held[-2].address, held[-1].address, count, abi_id)
     if status == spec.Status.ABI_MISMATCH:
         raise AbiMismatch(f"{name}: called with abi_id {abi_id:#018x}, built for {spec.ABI_ID:#x}")
     if status:
