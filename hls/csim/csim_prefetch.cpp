@@ -16,8 +16,7 @@ bool is_misaligned(const void* base) { return reinterpret_cast<uintptr_t>(base) 
 speckv::Verdict check_places(const speckv_prediction& d, uint32_t vocabulary, uint64_t states_bytes,
                              uint64_t candidates_bytes) {
   const speckv::StatePlaces p = speckv::places_of(d, vocabulary);
-  const speckv::Verdict v =
-      check_span(d.state_offset, (p.end - p.header) * SPECKV_LINE_BYTES, states_bytes);
+  const speckv::Verdict v = check_span(d.state_offset, (p.end - p.header) * SPECKV_LINE_BYTES, states_bytes);
   if (v.status || (d.flags & SPECKV_PREDICTION_FLAG_ADVANCE_ONLY)) return v;
   constexpr uint64_t SLOT_BYTES = SPECKV_PREDICTOR_TOP * sizeof(speckv_candidate);
   return check_span(d.result * SLOT_BYTES, SLOT_BYTES, candidates_bytes);
@@ -54,8 +53,8 @@ int32_t speckv_csim_kv_prefetch(const void* predictor, uint64_t predictor_bytes,
   for (uint32_t i = 0; known && i < count; ++i) {
     const speckv_prediction& d = descriptors[i];
     if (speckv::check_prediction(d, model).status) continue;  // the kernel says so
-    const speckv::Verdict v = check_places(d, model.vocabulary, states ? states_bytes : 0,
-                                           candidates ? candidates_bytes : 0);
+    const speckv::Verdict v =
+        check_places(d, model.vocabulary, states ? states_bytes : 0, candidates ? candidates_bytes : 0);
     if (!v.status) continue;
     launch(first, i - first);
     completions[i] = speckv_completion{v.status, 0, 0, v.value, v.limit};

@@ -1,5 +1,5 @@
-// What `speckv bench codec` and `speckv bench predictor` measure beside whole calls: the range coder alone, every
-// step of the predictor by itself, and the machine's integer peak.
+// What `speckv bench codec` and `speckv bench predictor` measure beside whole calls: the range coder alone,
+// every step of the predictor by itself, and the machine's integer peak.
 #include <chrono>
 
 #include "speckv/codecs.hpp"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -89,9 +90,10 @@ def _call_times(
     predictor: Predictor, tokens: Tokens, capacity: int, flags: int
 ) -> npt.NDArray[np.float64]:
     """Microseconds of each step of a fresh sequence."""
-    times = load().cdll.speckv_csim_prefetch_times
+    times: Any = load().cdll.speckv_csim_prefetch_times
     pointer, u64 = ctypes.c_void_p, ctypes.c_uint64
-    times.argtypes = [*[pointer, u64] * 3, pointer, pointer, ctypes.c_uint32, u64, pointer]
+    memory, tables = [pointer, u64], [pointer, pointer, ctypes.c_uint32]
+    times.argtypes = [*memory, *memory, *memory, *tables, u64, pointer]
     times.restype = ctypes.c_int32
     image = image_of(predictor)
     table = np.zeros(len(tokens), spec.PREDICTION)
@@ -104,16 +106,22 @@ def _call_times(
         buffers = [device.allocate(size) for size in sizes]
         buffers[0].array[:] = np.frombuffer(image, np.uint8)
         memories = [word for b in buffers for word in (b.array.ctypes.data, b.nbytes)]
-        tables = table.ctypes.data, done.ctypes.data
-        status = times(*memories, *tables, len(table), spec.ABI_ID, nanoseconds.ctypes.data)
+        status = times(
+            *memories,
+            table.ctypes.data,
+            done.ctypes.data,
+            len(table),
+            spec.ABI_ID,
+            nanoseconds.ctypes.data,
+        )
     if status or done["status"].any():
-        raise DeviceError(f"kv_prefetch failed: call {status}, steps {set(done['status'].tolist())}")
+        raise DeviceError(
+            f"kv_prefetch failed: call {status}, steps {set(done['status'].tolist())}"
+        )
     return nanoseconds / 1e3
 
 
-def _python_times(
-    predictor: Predictor, tokens: Tokens, capacity: int
-) -> npt.NDArray[np.float64]:
+def _python_times(predictor: Predictor, tokens: Tokens, capacity: int) -> npt.NDArray[np.float64]:
     with CsimDevice(1) as device, TokenPredictor(device, predictor, capacity, 1) as run:
         run.open(0)
         marks = [time.perf_counter()]

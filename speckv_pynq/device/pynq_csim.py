@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +205,7 @@ def _compute_unit(name: str, kernel: str, nbytes: int, library: Library, dram: D
 
 def _call(
     name: str,
-    native: NativeKernel,
+    native: Callable[..., int],
     arguments: tuple[spec.KernelArgument, ...],
     values: dict[str, int],
     dram: Dram,

@@ -141,7 +141,7 @@ class KvDecompress(SpeckvKernel):
 
 
 class KvPrefetch(SpeckvKernel):
-    """kv_prefetch(predictor, states, descriptors, completions, candidates, count, predictor_lines, abi_id): predicts."""
+    """kv_prefetch(predictor, states, descriptors, completions, candidates, count, predictor_lines, abi_id)."""
 
     kernel = "kv_prefetch"
     image = "predictor"

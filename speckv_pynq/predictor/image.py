@@ -77,7 +77,9 @@ def image_of(predictor: Predictor) -> bytes:
     real = rows.token_of_row != NO_TOKEN
     tokens = np.where(real, rows.token_of_row, 0)
     codes = np.where(real[:, None], predictor.codes[tokens], 0).astype(np.int8)
-    scales, biases = (np.where(real, of[tokens], 0) for of in (predictor.scales, predictor.token_bias))
+    scales, biases = (
+        np.where(real, of[tokens], 0) for of in (predictor.scales, predictor.token_bias)
+    )
     second = np.concatenate([predictor.input[1], predictor.recurrent[1]], axis=1)
     sections: list[npt.NDArray[Any]] = [
         interleave(predictor.input[0, :, :RANK]),

@@ -187,7 +187,9 @@ class TokenPredictor(Closing):
             for first in range(0, len(taken), MAX_BATCH):
                 n = min(MAX_BATCH, len(taken) - first)
                 self._fill(slots[first : first + n], taken[first : first + n])
-                table = self._descriptors.array[: n * spec.PREDICTION.itemsize].view(spec.PREDICTION)
+                table = self._descriptors.array[: n * spec.PREDICTION.itemsize].view(
+                    spec.PREDICTION
+                )
                 table["top"] = top
                 if layer or head or kind:
                     table["layer"], table["head"], table["kind"] = layer, head, kind

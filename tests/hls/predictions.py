@@ -92,5 +92,9 @@ class Prefetch:
 
 def listed(candidates: np.ndarray) -> list[Candidate]:
     scores = candidates["score"].astype(np.uint32).view(np.int32)
-    columns = [candidates["token"], scores, *(candidates[n] for n in ("position", "match", "count"))]
+    columns = [
+        candidates["token"],
+        scores,
+        *(candidates[n] for n in ("position", "match", "count")),
+    ]
     return [Candidate(*row) for row in zip(*(c.tolist() for c in columns), strict=True)]

@@ -62,7 +62,9 @@ def test_candidates_and_state_are_those_of_the_oracle(
 
 
 def test_equal_scores_go_by_token() -> None:
-    flat = random_predictor(40, 3, 2, always=20, spread=0)  # rows differ, but what they meet is zero
+    flat = random_predictor(
+        40, 3, 2, always=20, spread=0
+    )  # rows differ, but what they meet is zero
     kernel, state = Prefetch(flat), State(History(16))
     for token in (3, 1, 3, 1, 2):
         got = kernel.step(0, token)

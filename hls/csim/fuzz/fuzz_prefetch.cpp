@@ -1,8 +1,8 @@
-// Damages predictor images, states and descriptors and hands them to kv_prefetch. Every buffer is exactly as large
-// as the call is told, so that a sanitizer sees the first byte too far. Checks beside: whatever is not ok leaves
-// state and candidates as they were.
-//   fuzz_prefetch iterations seed image, or LLVMFuzzerTestOneInput under libFuzzer (-DSPECKV_LIBFUZZER) with the
-//   image's path in SPECKV_FUZZ_IMAGE. Without an image there is nothing to do.
+// Damages predictor images, states and descriptors and hands them to kv_prefetch. Every buffer is exactly as
+// large as the call is told, so that a sanitizer sees the first byte too far. Checks beside: whatever is not
+// ok leaves state and candidates as they were.
+//   fuzz_prefetch iterations seed image, or LLVMFuzzerTestOneInput under libFuzzer (-DSPECKV_LIBFUZZER) with
+//   the image's path in SPECKV_FUZZ_IMAGE. Without an image there is nothing to do.
 #include <cstring>
 
 #include "harness.h"
@@ -30,7 +30,8 @@ speckv_predictor_header header() {
 
 uint64_t state_bytes() {
   const uint64_t newest = (4ull * header().vocabulary + SPECKV_LINE_BYTES - 1) / SPECKV_LINE_BYTES;
-  return SPECKV_LINE_BYTES * (1 + 2 * SPECKV_PREDICTOR_HIDDEN * 3 / SPECKV_LINE_BYTES + newest) + 8 * CAPACITY;
+  return SPECKV_LINE_BYTES * (1 + 2 * SPECKV_PREDICTOR_HIDDEN * 3 / SPECKV_LINE_BYTES + newest) +
+         8 * CAPACITY;
 }
 
 speckv_prediction describe(uint32_t token) {
@@ -55,7 +56,8 @@ uint16_t call(const uint8_t* image, uint64_t image_bytes, uint8_t* states, uint6
 // Some bytes anywhere, more often in the first line.
 void damage(Random& r, uint8_t* data, uint64_t bytes, uint32_t most) {
   for (uint32_t n = r.below(most + 1); n && bytes; --n) {
-    const uint64_t at = r.below(3) && bytes > SPECKV_LINE_BYTES ? r.next() % bytes : r.below(SPECKV_LINE_BYTES) % bytes;
+    const uint64_t at =
+        r.below(3) && bytes > SPECKV_LINE_BYTES ? r.next() % bytes : r.below(SPECKV_LINE_BYTES) % bytes;
     data[at] = r.below(2) ? uint8_t(data[at] ^ (1u << r.below(8))) : uint8_t(r.next());
   }
 }
@@ -69,7 +71,8 @@ void damage_words(Random& r, uint8_t* data, uint64_t bytes) {
 }
 
 void run(Random& r) {
-  const uint64_t kept = r.below(8) ? good.size : r.next() % (good.size / SPECKV_LINE_BYTES + 1) * SPECKV_LINE_BYTES;
+  const uint64_t kept =
+      r.below(8) ? good.size : r.next() % (good.size / SPECKV_LINE_BYTES + 1) * SPECKV_LINE_BYTES;
   const uint64_t bytes = state_bytes();
   Lines image = lines(kept), states = lines(bytes), before = lines(bytes);
   std::memcpy(image.get(), good.bytes.get(), kept);

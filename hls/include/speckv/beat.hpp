@@ -153,7 +153,8 @@ PUT:
   }
 }
 
-// Says that lines will be read soon: hosts fetch them meanwhile. In hardware the burst itself is early enough.
+// Says that lines will be read soon: hosts fetch them meanwhile. In hardware the burst itself is early
+// enough.
 SPECKV_INLINE void expect_lines(const ap_uint<512>* port, uint64_t line, uint64_t lines) {
 #ifndef __SYNTHESIS__
   for (uint64_t i = 0; i < lines; ++i) __builtin_prefetch(port + line + i, 0, 2);

@@ -1,6 +1,7 @@
-// Logits of rows of codes: numbers of -7 to 7, two in a byte, times the row's scale. The tokens of a vocabulary have
-// such rows, because they are what a step fetches from afar. Blocks lie as those of mac.hpp do; 8 is added to a
-// code, and of 8 inputs of a row the first 4 stand in the low halves of 4 bytes, the others in the high ones.
+// Logits of rows of codes: numbers of -7 to 7, two in a byte, times the row's scale. The tokens of a
+// vocabulary have such rows, because they are what a step fetches from afar. Blocks lie as those of mac.hpp
+// do; 8 is added to a code, and of 8 inputs of a row the first 4 stand in the low halves of 4 bytes, the
+// others in the high ones.
 #pragma once
 #include "speckv/mac.hpp"
 #ifndef __SYNTHESIS__
@@ -77,8 +78,7 @@ BLOCKS:
     for (uint32_t r = 0; r < BLOCK_ROWS; ++r) {
       const uint32_t row = b * BLOCK_ROWS + r;
       const int32_t scale = load_value<uint8_t>(image, rows.scales, first + row);
-      logits[row] =
-          acc[r] * scale + load_value<int8_t>(image, rows.biases, first + row) * int32_t(BIAS_STEP);
+      logits[row] = acc[r] * scale + load_value<int8_t>(image, rows.biases, first + row) * int32_t(BIAS_STEP);
     }
   }
 }

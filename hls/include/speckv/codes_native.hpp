@@ -30,8 +30,7 @@ __attribute__((target("avx2"))) static inline void code_native_blocks(const uint
     const __m256i first = mac_broadcast(eight), second = mac_broadcast(eight + 4);
 #pragma GCC unroll 8
     for (uint32_t b = 0; b < COUNT; ++b) {
-      const __m256i v =
-          _mm256_load_si256(reinterpret_cast<const __m256i*>(codes + b * BLOCK_BYTES + 32 * g));
+      const __m256i v = _mm256_load_si256(reinterpret_cast<const __m256i*>(codes + b * BLOCK_BYTES + 32 * g));
       const __m256i lows = _mm256_and_si256(v, low_half);
       const __m256i highs = _mm256_and_si256(_mm256_srli_epi16(v, 4), low_half);
       low[b] = _mm256_add_epi16(low[b], _mm256_maddubs_epi16(lows, first));

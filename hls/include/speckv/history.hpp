@@ -1,6 +1,7 @@
-// A sequence's newest tokens and where each stood before. Tokens stand in a ring, with each a link: the position of
-// its previous occurrence; a table says where every token of the vocabulary stood last. Both hold a position plus
-// one, 0: nowhere. What has left the ring is known by its position alone, so nothing is ever cleared.
+// A sequence's newest tokens and where each stood before. Tokens stand in a ring, with each a link: the
+// position of its previous occurrence; a table says where every token of the vocabulary stood last. Both hold
+// a position plus one, 0: nowhere. What has left the ring is known by its position alone, so nothing is ever
+// cleared.
 #pragma once
 #include "speckv/predictor.hpp"
 
@@ -22,8 +23,9 @@ SPECKV_INLINE History history_of(const ap_uint<512>* states, const StatePlaces& 
 }
 
 SPECKV_INLINE uint32_t token_at(const History& h, uint32_t position) {
-  return position == h.count ? h.token
-                             : load_value<uint32_t>(h.states, h.places.ring, 2 * uint64_t(position & (h.capacity - 1)));
+  return position == h.count
+             ? h.token
+             : load_value<uint32_t>(h.states, h.places.ring, 2 * uint64_t(position & (h.capacity - 1)));
 }
 
 // The newest position of a token of the vocabulary, or NOWHERE.

@@ -1,8 +1,8 @@
-// kv_prefetch: predicts the next tokens of sequences. A descriptor is a step of one sequence: its LSTM state and
-// its history go on by a token, the tokens that may come next are scored, and the best are written with the
-// virtual addresses at which they stood before. Descriptors run in order, since one may go on where the one
-// before it ended; a step streams the weights once, a beat a cycle. A state is written only when all of its step
-// held.
+// kv_prefetch: predicts the next tokens of sequences. A descriptor is a step of one sequence: its LSTM state
+// and its history go on by a token, the tokens that may come next are scored, and the best are written with
+// the virtual addresses at which they stood before. Descriptors run in order, since one may go on where the
+// one before it ended; a step streams the weights once, a beat a cycle. A state is written only when all of
+// its step held.
 #pragma once
 #include "speckv/codebook.hpp"
 #include "speckv/lstm.hpp"
@@ -101,8 +101,9 @@ SPECKV_CLONES static Verdict take_token(const PredictorPort& port, ap_uint<512>*
   return fine();
 }
 
-static inline void predict_one(const PredictorPort& port, ap_uint<512>* states, const ap_uint<512>* descriptors,
-                               ap_uint<128>* completions, ap_uint<512>* candidates, uint32_t index) {
+static inline void predict_one(const PredictorPort& port, ap_uint<512>* states,
+                               const ap_uint<512>* descriptors, ap_uint<128>* completions,
+                               ap_uint<512>* candidates, uint32_t index) {
   const speckv_prediction d = read_prediction(descriptors, index);
   Verdict v = port.verdict;
   v = v.status ? v : check_prediction(d, port.model);

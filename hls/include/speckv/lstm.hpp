@@ -43,7 +43,9 @@ SPECKV_INLINE int32_t rounded(int32_t x, uint32_t bits) {
   return int32_t(uint32_t(x) + (1u << (bits - 1))) >> bits;
 }
 
-SPECKV_INLINE int32_t saturated(int32_t x, int32_t limit) { return x < -limit ? -limit : x > limit ? limit : x; }
+SPECKV_INLINE int32_t saturated(int32_t x, int32_t limit) {
+  return x < -limit ? -limit : x > limit ? limit : x;
+}
 
 // x in 2**-(7 + bits): place in the table.
 SPECKV_INLINE int32_t sigmoid_place(int32_t x, uint32_t bits) {
@@ -52,8 +54,8 @@ SPECKV_INLINE int32_t sigmoid_place(int32_t x, uint32_t bits) {
   return (at < -HALF ? -HALF : at > HALF - 1 ? HALF - 1 : at) + HALF;
 }
 
-// Values of the table, 2**-15, in passes over many: hosts compute the places of all first, which vectors do. The
-// mask changes nothing in a table that the host made.
+// Values of the table, 2**-15, in passes over many: hosts compute the places of all first, which vectors do.
+// The mask changes nothing in a table that the host made.
 template <uint32_t COUNT>
 SPECKV_INLINE void look_up(const int16_t* table, const int32_t places[COUNT], int32_t values[COUNT]) {
 LOOK_UP:
@@ -127,7 +129,8 @@ INPUTS:
   }
 }
 
-// One step: the state goes on by a token's row, which is looked at last. sigmoid: the table on chip or in place.
+// One step: the state goes on by a token's row, which is looked at last. sigmoid: the table on chip or in
+// place.
 SPECKV_INLINE void lstm_step(const ap_uint<512>* image, const Model& m, const int16_t* sigmoid, uint32_t row,
                              LstmMemory& s) {
   int32_t gates[GATE_ROWS] = {}, inputs[GATE_ROWS] = {};

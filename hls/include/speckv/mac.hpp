@@ -1,6 +1,7 @@
-// Products of rows of int8 weights with a vector: all arithmetic of the token predictor that takes time. Weights
-// lie in blocks of BLOCK_ROWS rows, in a block the rows' first 4 inputs, then the next 4, ...: a beat holds 8
-// inputs of every row, which is what the array multiplies in a cycle, and a native vector 4 of every row.
+// Products of rows of int8 weights with a vector: all arithmetic of the token predictor that takes time.
+// Weights lie in blocks of BLOCK_ROWS rows, in a block the rows' first 4 inputs, then the next 4, ...: a beat
+// holds 8 inputs of every row, which is what the array multiplies in a cycle, and a native vector 4 of every
+// row.
 #pragma once
 #include "speckv/beat.hpp"
 #ifndef __SYNTHESIS__

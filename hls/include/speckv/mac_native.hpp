@@ -1,6 +1,6 @@
-// The predictor's products for hosts: 32 of them an instruction where there is AVX2, chosen at run time. Exact:
-// products of two values of -127..127 fit 16 bits in pairs. Never seen by HLS; tests compare both with the
-// reference.
+// The predictor's products for hosts: 32 of them an instruction where there is AVX2, chosen at run time.
+// Exact: products of two values of -127..127 fit 16 bits in pairs. Never seen by HLS; tests compare both with
+// the reference.
 #pragma once
 #include <cstdint>
 
@@ -18,8 +18,9 @@ static inline bool mac_has_native() {
   return has;
 }
 
-// A vector as the products want it: magnitudes, and a mask of ones where it is negative. With the mask a weight w
-// becomes -w - 1, so that sums lack the magnitudes of what is negative: `lacking`, the same for every row.
+// A vector as the products want it: magnitudes, and a mask of ones where it is negative. With the mask a
+// weight w becomes -w - 1, so that sums lack the magnitudes of what is negative: `lacking`, the same for
+// every row.
 template <uint32_t INPUTS>
 struct MacVector {
   alignas(32) uint8_t magnitudes[INPUTS];
@@ -84,7 +85,8 @@ __attribute__((target("avx2"))) static void mac_native(const uint8_t* weights, u
   mac_vector(x, v);
   uint32_t b = 0;
   for (; b + WIDE <= blocks; b += WIDE)
-    mac_native_blocks<INPUTS, WIDE>(weights + uint64_t(b) * BLOCK_BYTES, v, sums + b * SPECKV_PREDICTOR_BLOCK);
+    mac_native_blocks<INPUTS, WIDE>(weights + uint64_t(b) * BLOCK_BYTES, v,
+                                    sums + b * SPECKV_PREDICTOR_BLOCK);
   for (; b < blocks; ++b)
     mac_native_blocks<INPUTS, 1>(weights + uint64_t(b) * BLOCK_BYTES, v, sums + b * SPECKV_PREDICTOR_BLOCK);
 }

@@ -1,6 +1,6 @@
-// The predictor's image and a sequence's state as kv_prefetch reads them: sections one behind the other, each whole
-// lines, in the order of docs/predictor_format.md. Nothing outside either is touched, whatever their bytes; that
-// weights stay within -127..127 is the host's to see to when it makes the image.
+// The predictor's image and a sequence's state as kv_prefetch reads them: sections one behind the other, each
+// whole lines, in the order of docs/predictor_format.md. Nothing outside either is touched, whatever their
+// bytes; that weights stay within -127..127 is the host's to see to when it makes the image.
 #pragma once
 #include "speckv/mac.hpp"
 
@@ -50,18 +50,18 @@ SPECKV_INLINE Verdict bad_predictor(uint64_t value, uint64_t limit) {
 SPECKV_INLINE Verdict check_counts(const Model& m) {
   // Every class is blocks of its own, of which the last one may be filled up.
   const uint64_t most_rows = SPECKV_PREDICTOR_MAX_VOCABULARY + uint64_t(m.classes + 1) * BLOCK_ROWS;
-  return m.vocabulary < TOP                                      ? bad_predictor(m.vocabulary, TOP)
+  return m.vocabulary < TOP ? bad_predictor(m.vocabulary, TOP)
          : m.vocabulary > SPECKV_PREDICTOR_MAX_VOCABULARY
              ? bad_predictor(m.vocabulary, SPECKV_PREDICTOR_MAX_VOCABULARY)
-         : m.classes < 1                                         ? bad_predictor(m.classes, 1)
-         : m.classes > SPECKV_PREDICTOR_MAX_CLASSES ? bad_predictor(m.classes, SPECKV_PREDICTOR_MAX_CLASSES)
-         : m.opened < 1                                          ? bad_predictor(m.opened, 1)
-         : m.opened > m.classes                                  ? bad_predictor(m.opened, m.classes)
-         : m.opened > SPECKV_PREDICTOR_MAX_OPENED ? bad_predictor(m.opened, SPECKV_PREDICTOR_MAX_OPENED)
-         : m.always < TOP                                        ? bad_predictor(m.always, TOP)
-         : m.always > m.rows                                     ? bad_predictor(m.always, m.rows)
-         : m.rows > most_rows || m.rows % BLOCK_ROWS             ? bad_predictor(m.rows, most_rows)
-                                                                 : fine();
+         : m.classes < 1                             ? bad_predictor(m.classes, 1)
+         : m.classes > SPECKV_PREDICTOR_MAX_CLASSES  ? bad_predictor(m.classes, SPECKV_PREDICTOR_MAX_CLASSES)
+         : m.opened < 1                              ? bad_predictor(m.opened, 1)
+         : m.opened > m.classes                      ? bad_predictor(m.opened, m.classes)
+         : m.opened > SPECKV_PREDICTOR_MAX_OPENED    ? bad_predictor(m.opened, SPECKV_PREDICTOR_MAX_OPENED)
+         : m.always < TOP                            ? bad_predictor(m.always, TOP)
+         : m.always > m.rows                         ? bad_predictor(m.always, m.rows)
+         : m.rows > most_rows || m.rows % BLOCK_ROWS ? bad_predictor(m.rows, most_rows)
+                                                     : fine();
 }
 
 // The model of an image of `lines` lines.
@@ -126,12 +126,11 @@ SPECKV_INLINE Verdict check_prediction(const speckv_prediction& d, const Model& 
              ? wrong(SPECKV_STATUS_BAD_FLAGS, d.flags, SPECKV_PREDICTION_FLAG_ADVANCE_ONLY)
          : d.reserved0 || d.reserved1[0] || d.reserved1[1] || d.reserved1[2]
              ? wrong(SPECKV_STATUS_BAD_FLAGS, 1, 0)
-         : d.fingerprint != m.fingerprint ? bad_predictor(d.fingerprint, m.fingerprint)
-         : d.token >= m.vocabulary        ? wrong(SPECKV_STATUS_BAD_TOKEN, d.token, m.vocabulary - 1)
-         : d.top < 1 || d.top > TOP       ? wrong(SPECKV_STATUS_BAD_SHAPE, d.top, TOP)
-         : d.kind > 1                     ? wrong(SPECKV_STATUS_BAD_SHAPE, d.kind, 1)
-         : d.capacity < LEAST_CAPACITY || !power
-             ? wrong(SPECKV_STATUS_BAD_SHAPE, d.capacity, LEAST_CAPACITY)
+         : d.fingerprint != m.fingerprint        ? bad_predictor(d.fingerprint, m.fingerprint)
+         : d.token >= m.vocabulary               ? wrong(SPECKV_STATUS_BAD_TOKEN, d.token, m.vocabulary - 1)
+         : d.top < 1 || d.top > TOP              ? wrong(SPECKV_STATUS_BAD_SHAPE, d.top, TOP)
+         : d.kind > 1                            ? wrong(SPECKV_STATUS_BAD_SHAPE, d.kind, 1)
+         : d.capacity < LEAST_CAPACITY || !power ? wrong(SPECKV_STATUS_BAD_SHAPE, d.capacity, LEAST_CAPACITY)
          : d.capacity > SPECKV_PREDICTOR_MAX_CAPACITY
              ? wrong(SPECKV_STATUS_BAD_SHAPE, d.capacity, SPECKV_PREDICTOR_MAX_CAPACITY)
          : d.state_offset % BEAT_BYTES ? wrong(SPECKV_STATUS_MISALIGNED, d.state_offset, BEAT_BYTES)
@@ -155,8 +154,8 @@ SPECKV_INLINE StatePlaces places_of(const speckv_prediction& d, uint32_t vocabul
 }
 
 // How many tokens a state has taken in; bad_state where it is not of this model and descriptor.
-SPECKV_INLINE Verdict check_state(const ap_uint<512>* states, const StatePlaces& p, const speckv_prediction& d,
-                                  const Model& m, uint32_t& count) {
+SPECKV_INLINE Verdict check_state(const ap_uint<512>* states, const StatePlaces& p,
+                                  const speckv_prediction& d, const Model& m, uint32_t& count) {
   uint8_t b[BEAT_BYTES];
 #pragma HLS ARRAY_PARTITION variable = b complete  // all fields in the cycle the beat arrives
   load_beat(states, p.header, b);

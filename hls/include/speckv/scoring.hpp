@@ -73,8 +73,8 @@ struct RowRange {
   uint32_t first, n;
 };
 
-// What is scored: the rows that always are, then those of each open class. False where a damaged image has them
-// elsewhere.
+// What is scored: the rows that always are, then those of each open class. False where a damaged image has
+// them elsewhere.
 SPECKV_INLINE bool find_ranges(const ap_uint<512>* image, const Model& m, const OpenClasses& open,
                                RowRange ranges[1 + MAX_OPENED]) {
   ranges[0] = RowRange{0, m.always};
@@ -118,7 +118,8 @@ DROP:
   }
 }
 
-// The best of all rows of the ranges. What is always scored is near; meanwhile rows of the open classes may come.
+// The best of all rows of the ranges. What is always scored is near; meanwhile rows of the open classes may
+// come.
 SPECKV_INLINE void score_ranges(const ap_uint<512>* image, const Model& m, const int8_t u[RANK],
                                 const RowRange* ranges, uint32_t end, const Extra* extra, uint32_t extras,
                                 uint32_t top, Best& best) {
@@ -133,7 +134,8 @@ CHUNKS:
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = 8
       if (ahead.range < end) expect_rows(image, m, take_rows(ranges, ahead, PIECE_ROWS));
       const uint32_t left = chunk.n - done, n = left < PIECE_ROWS ? left : PIECE_ROWS;
-      code_logits<RANK>(image, token_rows(m), (chunk.first + done) / BLOCK_ROWS, blocks_of(n), u, logits + done);
+      code_logits<RANK>(image, token_rows(m), (chunk.first + done) / BLOCK_ROWS, blocks_of(n), u,
+                        logits + done);
     }
     drop_extras(chunk, extra, extras, logits);
     offer_all(best, top, logits, chunk.n,
@@ -141,8 +143,8 @@ CHUNKS:
   }
 }
 
-// The best of all tokens that are scored; predictor_mismatch where the image contradicts itself. extra: the rows of
-// the followers.
+// The best of all tokens that are scored; predictor_mismatch where the image contradicts itself. extra: the
+// rows of the followers.
 SPECKV_INLINE Verdict best_tokens(const ap_uint<512>* image, const Model& m, const int8_t u[RANK],
                                   const Followers& f, Extra extra[WALK], uint32_t top, Best& best) {
   OpenClasses open;

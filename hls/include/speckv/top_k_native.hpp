@@ -1,4 +1,5 @@
-// The search for scores that count, for hosts: eight comparisons an instruction where there is AVX2. Never seen by
+// The search for scores that count, for hosts: eight comparisons an instruction where there is AVX2. Never
+// seen by
 // HLS.
 #pragma once
 #include "speckv/mac_native.hpp"
@@ -26,7 +27,8 @@ __attribute__((target("avx2"))) static uint32_t scan_native(const int32_t* score
 }
 
 // What the `keep` best of n scores are not below: the keep-th best of the maxima of 16 groups.
-__attribute__((target("avx2"))) static int32_t floor_native(const int32_t* scores, uint32_t n, uint32_t keep) {
+__attribute__((target("avx2"))) static int32_t floor_native(const int32_t* scores, uint32_t n,
+                                                            uint32_t keep) {
   const __m256i never = _mm256_set1_epi32(INT32_MIN);
   __m256i low = never, high = never;
   for (uint32_t i = 0; i + 16 <= n; i += 16) {
