@@ -10,9 +10,14 @@ from speckv_pynq.spec import PREDICTOR_SIGMOID
 
 
 def random_predictor(
-    vocabulary: int = 300, classes: int = 6, opened: int = 2, seed: int = 0, spread: float = 20
+    vocabulary: int = 300,
+    classes: int = 6,
+    opened: int = 2,
+    seed: int = 0,
+    spread: float = 20,
+    always: int | None = None,
 ) -> Predictor:
-    """A third of the tokens at least are always scored; weights of standard deviation `spread`."""
+    """`always` tokens (None: a third) are always scored; weights of standard deviation `spread`."""
     rng = np.random.default_rng(seed)
 
     def rows(*shape: int) -> np.ndarray:
@@ -21,7 +26,7 @@ def random_predictor(
     weights = rows(2, GATES * HIDDEN, HIDDEN)
     weights[0, :, RANK:] = 0
     of_class = rng.integers(0, classes, vocabulary)
-    of_class[rng.permutation(vocabulary)[: max(8, vocabulary // 3)]] = classes
+    of_class[rng.permutation(vocabulary)[: always or max(8, vocabulary // 3)]] = classes
     x = (np.arange(PREDICTOR_SIGMOID) - PREDICTOR_SIGMOID // 2) / 128
     return Predictor(
         input=weights,
