@@ -105,6 +105,8 @@ class Predictor:
         """Writes a safetensors file; two codes stand in a byte, the even column in its low half."""
         arrays = {name: np.ascontiguousarray(a) for name, a in self._arrays().items()}
         codes = (arrays.pop("codes") & 15).astype(np.uint8)
+        if len(self.class_rows) < 256:
+            arrays["classes"] = self.classes.astype(np.uint8)
         arrays["packed_codes"] = codes[:, 0::2] | codes[:, 1::2] << 4
         arrays["input_first"] = np.ascontiguousarray(self.input[0, :, :RANK])
         arrays["input_second"] = np.ascontiguousarray(arrays.pop("input")[1])
@@ -148,6 +150,8 @@ def _of_file(metadata: Mapping[str, str], arrays: dict[str, npt.NDArray[Any]]) -
     halves = np.stack([packed & 15, packed >> 4], axis=-1).reshape(len(packed), -1)
     arrays["codes"] = ((halves ^ 8).astype(np.int8) - 8).astype(np.int8)
     first, second = arrays.pop("input_first"), arrays.pop("input_second")
+    if arrays["classes"].dtype == np.uint8:
+        arrays["classes"] = arrays["classes"].astype(np.uint16)
     both = np.zeros((2, *second.shape), np.int8)
     both[0, :, :RANK], both[1] = first, second
     arrays["input"] = both

@@ -49,12 +49,14 @@ class Candidate:
 
 @dataclass
 class History:
-    """The newest tokens of a sequence, `capacity` of them, and for each where the same token stood before."""
+    """The tokens of a sequence, of which the newest `capacity` are looked at, and where each one stands."""
 
     capacity: int
     tokens: list[int] = field(default_factory=list)
+    places: dict[int, list[int]] = field(default_factory=dict)
 
     def push(self, token: int) -> None:
+        self.places.setdefault(token, []).append(len(self.tokens))
         self.tokens.append(token)
 
     @property
@@ -69,28 +71,22 @@ class History:
         count: how many occurrences have that match, 4 at most. position: of the newest of them.
         """
         found: dict[int, tuple[int, int, int]] = {}
-        newest, walked = len(self.tokens) - 1, 0
-        for at in range(newest - 1, self.oldest - 1, -1):
-            if self.tokens[at] != self.tokens[newest]:
-                continue
-            match = self._match(at, newest)
-            token = self.tokens[at + 1]
+        newest = len(self.tokens) - 1
+        for at in self.places[self.tokens[newest]][-2 : -spec.PREDICTOR_WALK - 2 : -1]:
+            if at < self.oldest:
+                break
+            match, token = self._match(at, newest), self.tokens[at + 1]
             best, count, position = found.get(token, (0, 0, 0))
             if match > best:
                 found[token] = match, 1, at + 1
             elif match == best:
                 found[token] = match, min(count + 1, spec.PREDICTOR_COUNT), position
-            walked += 1
-            if walked == spec.PREDICTOR_WALK:
-                break
         return found
 
     def last(self, token: int) -> int:
         """The newest position of a token, or NOWHERE."""
-        for at in range(len(self.tokens) - 1, self.oldest - 1, -1):
-            if self.tokens[at] == token:
-                return at
-        return NOWHERE
+        at = self.places.get(token, [-1])[-1]
+        return at if at >= self.oldest else NOWHERE
 
     def _match(self, at: int, newest: int) -> int:
         length = 1
