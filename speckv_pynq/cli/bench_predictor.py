@@ -21,13 +21,15 @@ if TYPE_CHECKING:
     from speckv_pynq.bench.predictor_accuracy import I64, Accuracy, Ranks
 
 NAME = "predictor"
+AGAIN = "code read again"
 VOCABULARIES = (49_152, 128_256, 152_064)  # SmolLM2's, Llama 3's, Qwen 2.5's
 
 DESCRIPTION = """\
 The token predictor, on held-out prose and code: is the next token among the first 1, 4, 8 that it names, of the whole
 vocabulary? Beside it: the LSTM without what followed before, that alone (copying), n-grams trained on --train, and the
-language model itself, which is the ceiling. Then what a step takes on one core, by the C call and through Python; and
-for other vocabularies, with random parameters.
+language model itself, which is the ceiling. "Code read again" is half a sequence of code twice, judged on its second
+half: the text on which predictions come near to certainty. Then what a step takes on one core, by the C call and
+through Python; and for other vocabularies, with random parameters.
 """
 EPILOG = """\
 examples:
@@ -36,7 +38,7 @@ examples:
   speckv bench predictor --no-ceiling --steps 10000 --sequences 4     a quick look
 
 Default text: Python's documentation, and the sources of its modules. `scripts/predictor_text.py` makes the tokens that
-the package's predictor was trained on. JSON keys: top1, top4, top8 (of all text), ceiling_top4, p50_us, p99_us (the C
+the package's predictor was trained on. JSON keys: top1, top4, top8 (of prose and code), ceiling_top4, p50_us, p99_us (the C
 call), python_p50_us, python_p99_us, accuracy (of each text and method: top and interval, 95 % by sequence), speed (of
 each vocabulary), multiply_adds, bytes, vocabulary.
 """
@@ -86,6 +88,9 @@ def measure(arguments: argparse.Namespace, output: Output) -> dict[str, Any]:
             f"the model has {vocabulary} tokens, the predictor was trained for {predictor.vocabulary}"
         )
     texts = dict(_texts(arguments, loaded))
+    once = np.concatenate([found.ravel() for found in texts.values()])
+    half = texts["code"][:, : arguments.context // 2]
+    texts[AGAIN] = np.concatenate([half, half], axis=1)
     accuracy = _accuracy(arguments, output, predictor, loaded, texts)
     speed = _speed(
         arguments, output, predictor, np.concatenate([t.ravel() for t in texts.values()])
@@ -146,14 +151,18 @@ def _accuracy(
     found: dict[str, list[Accuracy]] = {name: [] for name in (*texts, "all")}
     with output.progress("predicting", len(methods) * len(texts)) as advance:
         for name, method in methods.items():
-            ranks = {}
+            ranks: dict[str, I64] = {}
             for text, sequences in texts.items():
                 ranks[text] = method(sequences)
+                if text == AGAIN:
+                    ranks[text] = ranks[text][:, sequences.shape[1] // 2 :]
                 found[text].append(judging.judge(name, ranks[text]))
                 advance()
+            ranks.pop(AGAIN)
             found["all"].append(judging.judge(name, np.concatenate(list(ranks.values()))))
     for text, rows in found.items():
-        count = sum(map(len, texts.values())) if text == "all" else len(texts[text])
+        of = [name for name in texts if name != AGAIN] if text == "all" else [text]
+        count = sum(len(texts[name]) for name in of)
         output.table(
             f"{text}: {count} sequences of {arguments.context} tokens; share of next tokens among the first named",
             ("", "top-1", "top-4", "95 %", "top-8"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,7 +24,7 @@ def test_shares_sum_to_one(tokens, order, context):
 @given(TOKENS)
 def test_a_bigram_is_the_formula(tokens):
     found = NGrams(np.array(tokens), 8, 2)
-    pairs = list(zip(tokens[:-1], tokens[1:], strict=True))
+    pairs = list(itertools.pairwise(tokens))
     kinds = set(pairs)
     alone = np.array([sum(b == t for _, b in kinds) + 0.1 for t in range(8)])
     alone /= alone.sum()
