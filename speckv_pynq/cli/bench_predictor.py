@@ -92,9 +92,7 @@ def measure(arguments: argparse.Namespace, output: Output) -> dict[str, Any]:
     half = texts["code"][:, : arguments.context // 2]
     texts[AGAIN] = np.concatenate([half, half], axis=1)
     accuracy = _accuracy(arguments, output, predictor, loaded, texts)
-    speed = _speed(
-        arguments, output, predictor, np.concatenate([t.ravel() for t in texts.values()])
-    )
+    speed = _speed(arguments, output, predictor, once)
     of_all = {a.name: a for a in accuracy["all"]}
     ceiling = of_all.get("language model")
     own = speed[predictor.vocabulary]
