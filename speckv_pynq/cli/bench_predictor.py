@@ -38,9 +38,9 @@ examples:
   speckv bench predictor --no-ceiling --steps 10000 --sequences 4     a quick look
 
 Default text: Python's documentation, and the sources of its modules. `scripts/predictor_text.py` makes the tokens that
-the package's predictor was trained on. JSON keys: top1, top4, top8 (of prose and code), ceiling_top4, p50_us, p99_us (the C
-call), python_p50_us, python_p99_us, accuracy (of each text and method: top and interval, 95 % by sequence), speed (of
-each vocabulary), multiply_adds, bytes, vocabulary.
+the package's predictor was trained on. JSON keys: top1, top4, top8 (of prose and code), ceiling_top4, p50_us, p99_us
+(the C call), python_p50_us, python_p99_us, accuracy (of each text and method: top and interval, 95 % by sequence),
+speed (of each vocabulary), multiply_adds, bytes (of the image), vocabulary.
 """
 
 
