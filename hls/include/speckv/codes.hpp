@@ -15,11 +15,9 @@ constexpr uint32_t CODE_OFFSET = 8;
 constexpr uint32_t CODE_INPUTS = 2 * BEAT_INPUTS;  // of every row in a beat
 constexpr uint32_t BIAS_STEP = 128;                // biases are 2**-3, logits 2**-10
 
-// Sections of the image, in lines. near: the codes of the first `near_rows` rows again, a byte each, for
-// hosts.
+// Sections of the image, in lines.
 struct CodeRows {
-  uint64_t codes, scales, biases, near;
-  uint32_t near_rows;
+  uint64_t codes, scales, biases;
 };
 
 // Where in a byte row `row` of a block has input `i`.
