@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from speckv_pynq.bench.predictor_speed import measure, zipf_tokens
 from tests.reference.predictors import random_predictor
 
@@ -22,5 +24,5 @@ def test_measured_figures_belong_together() -> None:
 def test_tokens_without_text_stay_in_the_vocabulary_and_repeat() -> None:
     tokens = zipf_tokens(2000, 500)
     assert tokens.max() < 500
-    assert len(set(tokens.tolist())) < 300
+    assert np.bincount(tokens).max() > 200
     assert (tokens == zipf_tokens(2000, 500)).all()
