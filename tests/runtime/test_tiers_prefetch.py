@@ -26,6 +26,12 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prefetching, "PATIENCE_S", 60.0)
 
 
+@pytest.fixture(autouse=True)
+def one_command_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which makes it certain what waits and what runs."""
+    monkeypatch.setattr(prefetching, "COMMANDS_IN_FLIGHT", 1)
+
+
 @pytest.mark.usefixtures("patient")
 def test_no_hit_waits_for_a_prefetch() -> None:
     with gated(l1=4) as (tiers, device):
@@ -82,6 +88,23 @@ def test_a_get_decodes_what_has_not_begun() -> None:
         assert (stats.prefetched, stats.misses) == (70 - COMMAND, 10)
         assert read(tiers, handles, some(0, 70))
         assert tiers.stats().hits_l2 == 70 - COMMAND
+
+
+def test_a_command_may_move_records_while_another_is_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(prefetching, "COMMANDS_IN_FLIGHT", 2)
+    with gated() as (tiers, device):
+        handles = CACHE.put(tiers)
+        device.hold()
+        tiers.prefetch(handles)
+        eventually(lambda: len(device.held) == 2)
+        assert read(tiers, handles[2 * COMMAND :], some(2 * COMMAND, 70))  # of the third: cancelled
+        assert len(device.held) == 2
+        device.open()
+        tiers.wait_prefetched()
+        assert tiers.stats().prefetched == 2 * COMMAND
+        assert read(tiers, handles, some(0, 70))
 
 
 def test_a_get_loses_patience(monkeypatch: pytest.MonkeyPatch) -> None:
