@@ -61,8 +61,9 @@ class TierConfig:
     every block each step; "lru" keeps the last ones used, for conversations that come back; "heat" keeps those used
     most, old uses counting less, for sparse attention, which reads few blocks, mostly the same again.
     prefetch: "dense" (with policy "dense") brings up in the background what gets with `ahead` will read next, in their
-    order, and L1 then holds an even share of each layer. prefetch_depth: blocks ahead, of one sequence at most; None: as
-    many as L2 holds beside staging. prefetch_bytes_per_s: of records, at most; None: no limit.
+    order; L1 then holds an even share of each layer, and staging takes an eighth of L2 at most. prefetch_depth: blocks
+    ahead, of one sequence at most; None: as many as L2 holds beside staging. prefetch_bytes_per_s: of records, at
+    most; None: no limit.
     share_equal: blocks whose records are equal are held once; costs a hash of each record.
     l3_pool: the memory of L3, a PoolName; kinds other than device and fpga are for csim alone.
     """

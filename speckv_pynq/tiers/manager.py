@@ -69,7 +69,8 @@ class TierManager(Closing):
         self._lock = threading.Lock()
         self._closed = False
         self._buffers: list[DeviceBuffer] = []
-        self._staging = Staging(device, self.codec, config.l2_bytes)
+        share = 8 if config.prefetch == "dense" else 1  # the rest of L2 is for blocks ahead
+        self._staging = Staging(device, self.codec, config.l2_bytes, share)
         self._policy = make_policy(config.policy, even=config.prefetch == "dense")
         try:
             self._core = self._make_core(device)

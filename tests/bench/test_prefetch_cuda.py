@@ -9,14 +9,13 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from speckv_pynq.bench import prefetch_cuda  # noqa: E402
+from speckv_pynq.bench.prefetch_decoder import Decoder, ModelSize  # noqa: E402
 from speckv_pynq.bench.prefetch_ring import Ring  # noqa: E402
 from speckv_pynq.errors import ConfigError, DependencyMissing  # noqa: E402
 
 pytestmark = pytest.mark.requires("torch")
 CPU = torch.device("cpu")
-SIZE = prefetch_cuda.ModelSize(
-    layers=4, hidden=64, heads=4, kv_heads=2, head_dim=8, mlp=96, vocabulary=80
-)
+SIZE = ModelSize(layers=4, hidden=64, heads=4, kv_heads=2, head_dim=8, mlp=96, vocabulary=80)
 TOKENS = 16 * prefetch_cuda.BLOCK_TOKENS  # 4 blocks of a layer in L1, 12 streamed
 
 
@@ -96,7 +95,7 @@ def test_a_fast_link_is_on_time_and_a_slow_one_is_seen_to_be_late(
     for rate in (100, 1):
         lane = SlowLane(rate)
         source, ring = ring_of(lane, monkeypatch, blocks_a_copy=2)
-        decoder = prefetch_cuda.Decoder(SIZE, TOKENS, CPU)
+        decoder = Decoder(SIZE, TOKENS, CPU)
         counts = prefetch_cuda.Counts([])
         with torch.inference_mode():
             prefetch_cuda.run(decoder, ring, 3, ahead=True, reach=lane.pass_time, into=counts)
@@ -112,7 +111,7 @@ def test_demand_finds_only_l1(monkeypatch: pytest.MonkeyPatch) -> None:
     lane = SlowLane(rate=100)
     _, ring = ring_of(lane, monkeypatch)
     counts = prefetch_cuda.Counts([])
-    decoder = prefetch_cuda.Decoder(SIZE, TOKENS, CPU)
+    decoder = Decoder(SIZE, TOKENS, CPU)
     with torch.inference_mode():
         prefetch_cuda.run(decoder, ring, 2, ahead=False, reach=lane.pass_time, into=counts)
     assert counts.on_time / counts.asked == 0.25
@@ -126,7 +125,7 @@ def test_a_ring_takes_a_layer() -> None:
 
 
 def test_the_length_leaves_the_link_its_margin() -> None:
-    size = prefetch_cuda.ModelSize()
+    size = ModelSize()
     tokens = prefetch_cuda.fitting_tokens(size, 50e9, 4e-3)
     streamed = tokens * size.token_bytes * 0.75
     assert 50e9 * 4e-3 / streamed >= prefetch_cuda.MARGIN
