@@ -23,7 +23,7 @@ from speckv_pynq.prefetch.dense import ByteBudget
 from speckv_pynq.tiers.staging import Staging
 
 # Of one command: the most that a get of its blocks waits for, enough to be worth the hand-over.
-COMMAND_DESCRIPTORS: Final = 32
+COMMAND_DESCRIPTORS: Final = 16
 _NO_SLOTS: Final = np.empty(0, np.uint64)
 # One command's records move while another's are decoded: no more, for a get waits for those that run.
 COMMANDS_IN_FLIGHT: Final = 2

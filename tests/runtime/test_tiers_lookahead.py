@@ -95,7 +95,7 @@ def test_depth_can_be_changed_between_any_two_gets(depth: int | None) -> None:
         there = decoding.step()
         assert there == [min(BLOCKS, 4 + (12 if depth is None else depth))] * LAYERS
         tiers.wait_prefetched()
-        assert tiers.stats().l2_blocks <= (30 if depth is None else depth)
+        assert tiers.stats().l2_blocks <= (36 if depth is None else depth)
         tiers.prefetch_depth = None
         decoding.step()
         assert decoding.step() == [BLOCKS] * LAYERS
