@@ -99,7 +99,9 @@ def test_a_command_may_move_records_while_another_is_decoded(
         device.hold()
         tiers.prefetch(handles)
         eventually(lambda: len(device.held) == 2)
-        assert read(tiers, handles[2 * COMMAND :], some(2 * COMMAND, 70))  # of later ones: cancelled
+        assert read(
+            tiers, handles[2 * COMMAND :], some(2 * COMMAND, 70)
+        )  # of later ones: cancelled
         assert len(device.held) == 2
         device.open()
         tiers.wait_prefetched()
