@@ -115,7 +115,7 @@ def test_a_common_prompt_is_held_once(speckv, model_folder):
 def test_prefetch(speckv):
     ran = speckv(
         "bench", "prefetch", "--repeats", 2, "--blocks", 64,
-        "--rounds", 1, "--steps", 2, "--tokens", 256, "--layers", 4,
+        "--rounds", 1, "--steps", 1, "--tokens", 512, "--layers", 2,
     )  # fmt: skip
     assert (ran.code, ran.err) == (0, "")
     figures = ran.figures
