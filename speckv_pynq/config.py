@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 from speckv_pynq.errors import ConfigError
 
+MAX_TOKEN: Final = (1 << 31) - 1  # of any tokenizer
 Policy = Literal["dense", "lru", "heat"]
 Prefetch = Literal["none", "dense"]
 POLICIES: Final[tuple[str, ...]] = get_args(Policy)
@@ -96,3 +98,12 @@ class TierConfig:
         if self.prefetch_bytes_per_s is not None and not self.prefetch_bytes_per_s > 0:
             raise ConfigError(f"prefetch_bytes_per_s {self.prefetch_bytes_per_s} is not above 0")
         PoolName.parse(self.l3_pool)
+
+
+def check_tokens(tokens: Sequence[int]) -> None:
+    """ConfigError where one is not a token id."""
+    for token in tokens:
+        if isinstance(token, bool) or not hasattr(token, "__index__"):
+            raise ConfigError(f"token {token!r} is not an integer")
+        if not 0 <= token <= MAX_TOKEN:
+            raise ConfigError(f"token {token} is not within 0..{MAX_TOKEN}")

@@ -250,8 +250,8 @@ class Span:
         layout, store, workspace = state.layout, self._store, self._workspace
         if not workspace.private:
             ahead = store.sequence, self.first
-            places = layout.fetch_places
-            store.tiers.get(state.handles, *places, workspace.target, ahead=ahead)
+            at = layout.fetch_places
+            store.tiers.get(state.handles, *at, workspace.target, ahead=ahead)
             return
         standing = workspace.standing
         if standing is not None and standing.handles is state.handles and not layout.cuts:

@@ -7,6 +7,7 @@ sequence that ended or was cropped stand in no later answer, and what had come u
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -114,7 +115,7 @@ class DensePlanner:
         return sum(one is known or one.last >= since for one in self._sequences.values())
 
 
-def after(layers: dict[int, Blocks], layer: int) -> list[int]:
+def after(layers: Iterable[int], layer: int) -> list[int]:
     """These layers in the order in which they are read once `layer` has been: it comes last, in the next step."""
     order = sorted(layers)
     return [one for one in order if one > layer] + [one for one in order if one <= layer]
