@@ -66,12 +66,13 @@ class TierManager(Closing):
         self.codec = Codec(device, shape, scheme, layout_fingerprint, codebook)
         if codebook is not None:
             codebook.check(shape, range(0, layers, codebook.layer_count))
+        self._streams = config.prefetch == "dense"
         self._lock = threading.Lock()
         self._closed = False
         self._buffers: list[DeviceBuffer] = []
-        share = 8 if config.prefetch == "dense" else 1  # the rest of L2 is for blocks ahead
+        share = 8 if self._streams else 1  # the rest of L2 is for blocks ahead
         self._staging = Staging(device, self.codec, config.l2_bytes, share)
-        self._policy = make_policy(config.policy, even=config.prefetch == "dense")
+        self._policy = make_policy(config.policy, even=self._streams)
         try:
             self._core = self._make_core(device)
             self._workers = Workers(device.num_engines)
@@ -83,7 +84,7 @@ class TierManager(Closing):
         )
         self._prefetcher = Prefetcher(self.codec, self._core, self._staging, self._memories)
         self._lookahead: Lookahead | None = None
-        if config.prefetch == "dense":
+        if self._streams:
             self._lookahead = Lookahead(self._core, self._prefetcher, config)
         pool = self._memories[Tier.L3]
         assert pool is not None
@@ -340,7 +341,9 @@ class TierManager(Closing):
             self._memories[i] = memory
             self._buffers.append(memory)
             config.base[i], config.bytes[i] = memory.array.ctypes.data, pool.nbytes
-            config.give_back[i] = pool.gives_back and pool.page_bytes <= config.frame_bytes
+            gives_back = pool.gives_back and pool.page_bytes <= config.frame_bytes
+            # Slots that blocks pass through all the time would be given back and faulted in again each time.
+            config.give_back[i] = gives_back and not (i == Tier.L2 and self._streams)
         return Core(config)
 
     def _free(self) -> None:
