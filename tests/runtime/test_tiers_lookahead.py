@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
 from speckv_pynq.errors import ConfigError, StaleHandle
 from speckv_pynq.spec import Scheme
-from speckv_pynq.tiers import TierConfig, TierManager
+from speckv_pynq.tiers import TierConfig, TierManager, prefetching
 from tests.runtime.gated_device import FAULTS, GatedDevice
 from tests.runtime.prefetch import STAGING
 from tests.runtime.tiers import SMALL, Cache, budgets, conserved, manager
@@ -150,6 +154,48 @@ def test_a_byte_budget_slows_it_down_and_nothing_else() -> None:
         stats = tiers.stats()
         assert stats.prefetched <= 1  # the one that overdraws
         assert stats.misses >= 3 * (LAYERS * BLOCKS - 12)
+
+
+def test_no_hit_waits_for_what_it_set_going(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefetching, "PATIENCE_S", 60.0)  # the test would not end in time
+    with manager(config(), wrap=GatedDevice) as tiers:
+        device = tiers.codec.device
+        assert isinstance(device, GatedDevice)
+        decoding = Decoding(tiers)
+        for _ in range(4):
+            decoding.step()
+        tiers.wait_prefetched()
+        device.hold()
+        try:
+            assert decoding.step(wait=False) == [BLOCKS] * LAYERS
+            assert tiers.poll() == LAYERS * BLOCKS - 12
+        finally:
+            device.open()
+        assert decoding.step() == [BLOCKS] * LAYERS
+
+
+def test_sequences_on_threads_while_the_depth_changes() -> None:
+    with manager(config()) as tiers, ThreadPoolExecutor(3) as threads:
+
+        def decode(name: int) -> None:
+            decoding = Decoding(tiers, name)
+            for _ in range(12):
+                decoding.step(wait=False)
+            for layer, handles in enumerate(decoding.handles):
+                tiers.expect((name, layer), [])
+                tiers.release(handles)
+
+        running = [threads.submit(decode, name) for name in range(2)]
+        depths = itertools.cycle((0, 5, None))
+        while not all(one.done() for one in running):
+            tiers.prefetch_depth = next(depths)
+            time.sleep(0.001)
+        for one in running:
+            one.result()
+        tiers.wait_prefetched()
+        conserved(tiers)
+        stats = tiers.stats()
+        assert (stats.blocks, stats.l1_blocks, stats.l2_blocks, stats.prefetching) == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
