@@ -25,6 +25,16 @@ package speckv_pkg;
   localparam int unsigned KltRotationBits = 14;
   localparam int unsigned CodebookMagic = 1129009235;
   localparam int unsigned CodebookVersion = 1;
+  localparam int unsigned PredictorHidden = 128;
+  localparam int unsigned PredictorRank = 64;
+  localparam int unsigned PredictorTop = 8;
+  localparam int unsigned PredictorWalk = 16;
+  localparam int unsigned PredictorMatch = 8;
+  localparam int unsigned PredictorCount = 4;
+  localparam int unsigned PredictorSigmoid = 2048;
+  localparam int unsigned PredictorMaxVocabulary = 262144;
+  localparam int unsigned PredictorMaxClasses = 1024;
+  localparam int unsigned PredictorMaxOpened = 8;
   localparam int unsigned RingSlots = 256;
 
   localparam logic [7:0] SchemeRaw = 8'd0;
