@@ -56,14 +56,22 @@ class DensePlanner:
         self._depth = depth
 
     def expect(self, sequence: int, layer: int, blocks: npt.ArrayLike) -> None:
-        """A layer of a sequence reads these each step, (n,) in this order, instead of what was said before."""
+        """A layer of a sequence reads these each step, (n,) in this order, instead of what was said before.
+
+        A sequence none of whose layers reads anything is forgotten.
+        """
         given = np.array(blocks, np.uint64).reshape(-1)
-        if len(np.unique(given)) != len(given):
-            given = given[np.sort(np.unique(given, return_index=True)[1])]
-        if len(given):
-            self._sequences.setdefault(sequence, _Sequence()).blocks[layer] = given
-        elif sequence in self._sequences:
-            self._sequences[sequence].blocks.pop(layer, None)
+        if np.array_equal(given, self.expected(sequence, layer)):
+            return  # as in most steps
+        first = np.unique(given, return_index=True)[1]
+        if len(first) != len(given):
+            given = given[np.sort(first)]
+        known = self._sequences.setdefault(sequence, _Sequence())
+        known.blocks[layer] = given
+        if not len(given):
+            del known.blocks[layer]
+            if not known.blocks:
+                self.forget(sequence)
 
     def expected(self, sequence: int, layer: int) -> Blocks:
         """What a layer of a sequence reads each step, (n,)."""
@@ -71,8 +79,10 @@ class DensePlanner:
         return _NONE if known is None else known.blocks.get(layer, _NONE)
 
     def asked(self, sequence: int, layer: int) -> None:
-        """The layer has read its blocks: what follows is what lies ahead."""
-        known = self._sequences.setdefault(sequence, _Sequence())
+        """The layer has read its blocks: what follows lies ahead; nothing, where the sequence reads nothing."""
+        known = self._sequences.get(sequence)
+        if known is None:
+            return
         self._asks += 1
         known.asked[layer] = known.last = self._asks
         known.layer = layer
@@ -103,7 +113,7 @@ class DensePlanner:
     def drop(self, blocks: npt.ArrayLike) -> None:
         """Nobody reads these any more, whatever was said."""
         gone = np.array(blocks, np.uint64).reshape(-1)
-        for sequence, known in self._sequences.items():
+        for sequence, known in list(self._sequences.items()):
             for layer, there in list(known.blocks.items()):
                 left = ~np.isin(there, gone)
                 if not left.all():

@@ -85,6 +85,7 @@ class Planned(RuleBasedStateMachine):
         blocks = self.held.setdefault(name, {}).setdefault(layer, [])
         del blocks[keep:]
         self.planner.expect(name, layer, blocks)
+        self.empty_ones_are_forgotten()
 
     @rule(gone=st.sets(st.integers(1, 60), max_size=8))
     def drop(self, gone: set[int]) -> None:
@@ -92,6 +93,7 @@ class Planned(RuleBasedStateMachine):
         for layers in self.held.values():
             for blocks in layers.values():
                 blocks[:] = [block for block in blocks if block not in gone]
+        self.empty_ones_are_forgotten()
 
     @rule(name=sequences)
     def forget(self, name: int) -> None:
@@ -106,7 +108,13 @@ class Planned(RuleBasedStateMachine):
     @rule(name=sequences, layer=st.integers(0, 4))
     def ask(self, name: int, layer: int) -> None:
         self.planner.asked(name, layer)
-        self.layer[name] = layer
+        if any(self.held.get(name, {}).values()):
+            self.layer[name] = layer
+
+    def empty_ones_are_forgotten(self) -> None:
+        for name, layers in self.held.items():
+            if not any(layers.values()):
+                self.layer.pop(name, None)
 
     @invariant()
     def what_lies_ahead_is_wanted_in_order_and_within_the_budget(self) -> None:
