@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,7 +82,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     metadata = {
         "model": arguments.model,
         "texts": " ".join(path.name for path in (*arguments.text, *arguments.tokens)),
-        "command": shlex.join(["speckv", *arguments.words]),
+        "command": options.command_line(arguments.words),
     }
     with output.progress("training", 1.0) as advance:
         reached = 0.0

@@ -1,1 +1,1 @@
-"""What to bring up ahead of need: orders and windows, over plain numbers; the tiers do the work."""
+"""What to bring up before it is asked for."""

@@ -14,6 +14,7 @@ CONTEXT = 2048
 MOST_TOKENS = 100_000
 ROUNDS, RATE = 300, 0.1
 UNIT = 2.0**-10
+CELLS = spec.PREDICTOR_MATCH * spec.PREDICTOR_COUNT
 
 I64 = npt.NDArray[np.int64]
 
@@ -22,23 +23,18 @@ def fit_bonus(
     network: TokenNetwork, tokens: npt.NDArray[np.int32], compute: str
 ) -> npt.NDArray[np.int16]:
     """(8, 4) int16 in 2**-10: logits added by length and number of matches, of most likelihood on (tokens,) text."""
-    cells = spec.PREDICTOR_MATCH * spec.PREDICTOR_COUNT
     parts = [_evidence(network, piece, compute) for piece in _pieces(tokens)]
-    # (steps, walk): cell of each follower, `cells` where there is none; its logit; whether it is what came
-    cell, logit, came = (torch.cat([p[i] for p in parts]) for i in range(3))
-    total = torch.cat([p[3] for p in parts])  # log of the sum over the vocabulary
-    bonus = torch.zeros(cells + 1, requires_grad=True)
+    share = torch.cat([p[0] for p in parts])  # (steps, cells) of the probability, before any bonus
+    came = torch.cat([p[1] for p in parts]).mean(0)  # (cells,) how often what stood there came
+    bonus = torch.zeros(CELLS, requires_grad=True)
     optimizer = torch.optim.Adam([bonus], lr=RATE)
-    there = cell < cells
-    share = torch.where(there, (logit - total[:, None]).exp(), torch.zeros(()))
     for _ in range(ROUNDS):
         optimizer.zero_grad()
-        added = bonus[cell]
-        more = (share * (added.exp() - 1)).sum(1)
-        loss = torch.log1p(more.clamp(min=-0.999)).mean() - (added * came).sum(1).mean()
-        (loss + 1e-4 * bonus[:cells].square().mean()).backward()
+        more = share @ torch.expm1(bonus)
+        loss = torch.log1p(more.clamp(min=-0.999)).mean() - came @ bonus
+        (loss + 1e-4 * bonus.square().mean()).backward()
         optimizer.step()
-    found = (bonus.detach()[:cells] / UNIT).round().clamp(-32768, 32767)
+    found = (bonus.detach() / UNIT).round().clamp(-32768, 32767)
     return found.view(spec.PREDICTOR_MATCH, spec.PREDICTOR_COUNT).to(torch.int16).numpy()
 
 
@@ -63,14 +59,19 @@ def _followers(tokens: npt.NDArray[np.int32]) -> tuple[I64, I64]:
 @torch.no_grad()
 def _evidence(
     network: TokenNetwork, tokens: npt.NDArray[np.int32], compute: str
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    followers, cells = _followers(tokens)
-    none = spec.PREDICTOR_MATCH * spec.PREDICTOR_COUNT
-    cell = torch.from_numpy(np.where(cells < 0, none, cells))
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(steps, cells) each: the probability of the followers in a cell; 1 where one of them came."""
+    followers, cells = (torch.from_numpy(a) for a in _followers(tokens))
     ids = torch.from_numpy(tokens.astype(np.int64)).to(compute)
     rows = network.fixed_rows()
     encoded, _ = network.encode(rows, ids[None, :-1], None)
-    logits = network.logits(rows, encoded[0]).float()
-    wanted = torch.from_numpy(np.maximum(followers, 0)).to(compute)
-    came = torch.from_numpy(followers == tokens[1:, None].astype(np.int64)).float()
-    return cell, logits.gather(1, wanted).cpu(), came, torch.logsumexp(logits, 1).cpu()
+    log_shares = torch.log_softmax(network.logits(rows, encoded[0]).float(), 1)
+    shares = log_shares.gather(1, followers.clamp(min=0).to(compute)).exp().cpu()
+    there = (cells >= 0).float()
+    into = cells.clamp(min=0)
+    came = (followers == ids[1:, None].cpu()).float()
+    nothing = torch.zeros(len(into), CELLS)
+    return (
+        nothing.scatter_add(1, into, shares * there),
+        nothing.scatter_add(1, into, came * there),
+    )
