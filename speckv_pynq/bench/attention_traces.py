@@ -20,8 +20,8 @@ NAME = "speckv_recorded"  # of the attention function, while a model has it
 class AttentionTrace:
     """One sequence of which the last `steps` tokens count as decoded, teacher-forced; RoPE is applied.
 
-    tokens: (n,) int64. queries: (layers, steps, q_heads, head_dim) float16. keys: (layers, kv_heads, n, head_dim) float16.
-    scale: of the dot products.
+    tokens: (n,) int64. queries: (layers, steps, q_heads, head_dim) float16. keys: (layers, kv_heads, n, head_dim)
+    float16. scale: of the dot products.
     """
 
     tokens: npt.NDArray[np.int64]

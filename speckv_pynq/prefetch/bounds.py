@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from speckv_pynq.native import key_promise
+
 Floats = npt.NDArray[np.float32]
 Index = npt.NDArray[np.int64]
 FIRST_ROOM = 64  # blocks
 
 
 class KeyBounds:
-    """Of one layer: per row, KV head and block, the largest and least value of each channel, and a bit a key and channel.
+    """Of one layer: per row, KV head and block, each channel's largest and least value, and a bit a key and channel.
 
     The bit says whether the key lies in the upper half of the bounds; a key counts as the middle of its half. A block
     costs 2 * head_dim float32 and block_tokens * head_dim bits a KV head; the keys of the unfinished one are held as
@@ -59,21 +61,9 @@ class KeyBounds:
 
         query: (rows, q_heads, head_dim) float32.
         """
-        rows, kv_heads, head_dim = self.shape
-        grouped = (scale * query).reshape(rows, kv_heads, -1, head_dim)
-        out = np.zeros((rows, self.blocks), np.float32)
-        starts = np.arange(0, self.length, self.block_tokens)
-        for row in range(rows):
-            for head in range(
-                kv_heads
-            ):  # one at a time: what is unpacked stays in the processor's cache
-                powers = self._products(row, head, grouped[row, head])
-                powers -= powers.max(1, keepdims=True)
-                np.exp(powers, out=powers)
-                powers /= powers.sum(1, keepdims=True)
-                out[row] += np.add.reduceat(powers.sum(0), starts)
-        out /= query.shape[1]
-        return out
+        return key_promise(
+            self._bounds, self._halves, self._open, self.length, np.float32(scale) * query
+        )
 
     def most(self, query: Floats) -> Floats:
         """(rows, q_heads, blocks) float32: Quest's bound, the largest product with a key that the bounds allow."""
@@ -89,11 +79,7 @@ class KeyBounds:
             return
         block, held = divmod(length, self.block_tokens)
         if held and block < self.length // self.block_tokens:
-            rows, kv_heads, _ = self.shape
-            for row in range(rows):
-                for head in range(kv_heads):
-                    keys = self._keys(row, head, block, block + 1)
-                    self._open[row, head] = keys[0]
+            self._open[:] = self._keys(block)
         self.length = length
 
     def select(self, rows: Index) -> None:
@@ -103,34 +89,11 @@ class KeyBounds:
 
     # ---- inside
 
-    def _products(self, row: int, head: int, queries: Floats) -> Floats:
-        """(queries, tokens) float32: with each key as far as it is known."""
-        block, held = divmod(self.length, self.block_tokens)
-        low, step = self._steps(row, head, 0, block)
-        bits = self._bits(row, head, 0, block)
-        bits *= step[:, None]
-        out = np.empty((len(queries), self.length), np.float32)
-        coded = out[:, : block * self.block_tokens]
-        np.matmul(queries, bits.reshape(-1, bits.shape[2]).T, out=coded)
-        coded += (queries @ low.T).repeat(self.block_tokens, axis=1)
-        out[:, coded.shape[1] :] = queries @ self._open[row, head, :held].T
-        return out
-
-    def _keys(self, row: int, head: int, first: int, end: int) -> Floats:
-        """(blocks, block_tokens, head_dim) float32: the middles of the halves."""
-        low, step = self._steps(row, head, first, end)
-        return low[:, None] + step[:, None] * self._bits(row, head, first, end)
-
-    def _steps(self, row: int, head: int, first: int, end: int) -> tuple[Floats, Floats]:
-        """(blocks, head_dim) each: the middle of the lower half, and how far above it that of the upper one is."""
-        upper, lower = np.moveaxis(self._bounds[row, head, first:end], 1, 0)
-        step = (upper - lower) * np.float32(0.5)
-        return lower + np.float32(0.5) * step, step
-
-    def _bits(self, row: int, head: int, first: int, end: int) -> Floats:
-        """(blocks, block_tokens, head_dim) float32, 0 or 1."""
-        packed = self._halves[row, head, first:end]
-        return np.unpackbits(packed, axis=-1, count=self._open.shape[3]).astype(np.float32)
+    def _keys(self, block: int) -> Floats:
+        """(rows, kv_heads, block_tokens, head_dim) float32: the middles of the halves."""
+        upper, lower = np.moveaxis(self._bounds[:, :, block, :, None], 2, 0)
+        bits = np.unpackbits(self._halves[:, :, block], axis=-1, count=self._open.shape[3])
+        return lower + (upper - lower) * (np.float32(0.25) + np.float32(0.5) * bits)
 
     def _grow(self, block: int, held: int, keys: Floats) -> None:
         """Tokens of a block that others have begun, or will end."""
