@@ -31,8 +31,8 @@ examples:
   speckv bench sparse --text book.txt --tokens 4096 --steps 256 --sequences 4 --json sparse.json
 
 JSON: `mass`, of each budget {ranking: share}; `under_oracle`, points of `all signals` under it at each budget;
-`ablation`, a list of {signal, points, low, high}; `waste`, a list of {guess, ahead_share, covered, wasted};
-`wasted`, that of the default share without a predictor; `guess_accuracy`; `cost`.
+`ablation`, a list of {signal, points, low, high}; `waste`, a list of {guess, ahead, new, in_time, wasted};
+`wasted`, that of the default `ahead` without a predictor; `guess_accuracy`; `cost`.
 """
 
 
@@ -58,14 +58,14 @@ def register(benches: options.Commands) -> None:
 
 
 def measure(arguments: argparse.Namespace, output: Output) -> dict[str, Any]:
-    from speckv_pynq.bench import machine, sparse, sparse_guesses
+    from speckv_pynq.bench import machine, sparse, sparse_guesses, sparse_replay, sparse_waste
 
     if arguments.steps >= arguments.tokens:
         raise ConfigError(f"--steps {arguments.steps} >= --tokens {arguments.tokens}")
     started = time.perf_counter()
     with output.stages() as stage:
         scene = _scene(arguments, stage)
-        pointing = sparse.points(scene, sparse.known)
+        pointing = sparse_replay.points(scene, sparse.known)
         advance = stage("replaying", 5)
         mass = {}
         for share in sparse.SHARES:
@@ -74,20 +74,20 @@ def measure(arguments: argparse.Namespace, output: Output) -> dict[str, Any]:
         predictors = {"true": sparse_guesses.truth(scene.tokens), "copy": sparse_guesses.copy}
         parts = sparse.ablation(scene, sparse.ABLATION_SHARE, pointing, predictors)
         advance()
-        wastes = sparse.waste(
+        wastes = sparse_waste.waste(
             scene, sparse.ABLATION_SHARE, pointing, {"none": sparse_guesses.nothing, **predictors}
         )
         accuracy = sparse_guesses.accuracy(sparse_guesses.copy, scene.tokens, scene.first)
         cost = sparse.cost()
     _show_mass(output, arguments, scene, mass)
     _show_parts(output, parts, accuracy)
-    _show_waste(output, wastes)
+    _show_waste(output, wastes, sparse_waste.ROOM)
     output.note(
         f"a block and KV head of 64 channels: {cost.bytes_per_block} bytes held beside {cost.block_bytes} of K and V "
         f"in FP16; choice among 256 blocks, 9 query and 3 KV heads: {cost.choose_us:.0f} us of CPU time"
     )
     output.note(f"{time.perf_counter() - started:.0f} s; {machine.one_line(machine.describe())}")
-    default = next(w for w in wastes if (w.guess, w.ahead_share) == ("none", sparse.AHEAD_SHARE))
+    default = next(w for w in wastes if (w.guess, w.ahead) == ("none", sparse_waste.AHEAD))
     return {
         "model": arguments.model,
         "tokens": arguments.tokens,
@@ -167,17 +167,19 @@ def _show_parts(output: Output, parts: list[Any], accuracy: float) -> None:
     )
 
 
-def _show_waste(output: Output, wastes: list[Any]) -> None:
-    rows = [
-        (
-            f"{figures.guess}, {figures.ahead_share:.0%} of the budget",
-            f"{100 * figures.covered:.1f} %",
-            f"{100 * figures.wasted:.1f} %",
-        )
-        for figures in wastes
-    ]
+def _show_waste(output: Output, wastes: list[Any], room: float) -> None:
+    rows = []
+    for figures in wastes:
+        what = f"{figures.ahead:g} budgets, token guessed: {figures.guess}"
+        if not figures.ahead:
+            what = "none"
+        rows.append((what, f"{100 * figures.in_time:.1f} %", f"{100 * figures.wasted:.1f} %"))
     output.table(
-        "prefetch before the queries are known, at 1/4: by guess of the token between",
-        ("", "there in time", "wasted"),
-        rows,
+        f"prefetch before the queries are known, at 1/4, L1 of {room:g} budgets, last used",
+        ("named before each step", "in time", "wasted"),
+        list(dict.fromkeys(rows)),
+    )
+    output.note(
+        f"in time: of the blocks that the step before did not read, {100 * wastes[0].new:.0f} % of those read; "
+        "wasted: of all bytes fetched"
     )
