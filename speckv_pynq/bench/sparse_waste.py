@@ -17,12 +17,9 @@ from speckv_pynq.prefetch.history import History
 from speckv_pynq.prefetch.ranking import DEFAULT, best, combined
 
 ROOM = 1.5  # budgets of blocks that L1 holds, the last ones used
-FETCHED = (
-    0.0,
-    1.0,
-    1.1,
-    1.2,
-)  # budgets that are named before each step, and fetched where they are missing
+AHEAD = 1.1
+# Budgets that are named before each step, and fetched where they are missing.
+FETCHED = (0.0, 1.0, AHEAD, 1.2)
 Mask = npt.NDArray[np.bool_]
 
 

@@ -154,6 +154,11 @@ class Ranker:
     # ---- inside
 
     def _promise(self, layer: int, query: Floats) -> Floats:
+        rows, kv_heads, head_dim = self._keys[layer].shape
+        if query.ndim != 3 or query.shape[::2] != (rows, head_dim) or query.shape[1] % kv_heads:
+            raise ShapeError(
+                f"query {query.shape}: not ({rows}, a multiple of {kv_heads}, {head_dim})"
+            )
         return self._keys[layer].promise(query, self.scale)
 
     def _pointed(self, layer: int, candidates: Candidates | None) -> Floats | None:
