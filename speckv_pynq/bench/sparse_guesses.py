@@ -30,18 +30,27 @@ def nothing(so_far: Index) -> tuple[Index, Floats]:
     return np.full((len(so_far), 1), -1, np.int64), np.zeros((len(so_far), 1), np.float32)
 
 
-def copy(so_far: Index) -> tuple[Index, Floats]:
-    """What followed the longest earlier matches of the newest tokens, the newest match first; each counts alike."""
-    ids = np.full((len(so_far), GUESSES), -1, np.int64)
-    for row, tokens in enumerate(so_far):
-        found: list[int] = []
-        for length in range(LONGEST, 0, -1):
-            windows = np.lib.stride_tricks.sliding_window_view(tokens[:-1], length)
-            matches = np.flatnonzero((windows == tokens[-length:]).all(1)) + length
-            found += [int(token) for token in tokens[matches[::-1]]]
-            found = list(dict.fromkeys(found))[:GUESSES]
-        ids[row, : len(found)] = found
-    return ids, np.full(ids.shape, 1.0, np.float32)
+def copied(tokens: Index) -> Index:
+    """What followed the longest earlier matches of the newest of (n,) tokens, the newest match first; -1 for none."""
+    found: list[int] = []
+    for length in range(min(LONGEST, len(tokens) - 1), 0, -1):
+        windows = np.lib.stride_tricks.sliding_window_view(tokens[:-1], length)
+        matches = np.flatnonzero((windows == tokens[-length:]).all(1)) + length
+        found = list(dict.fromkeys([*found, *tokens[matches[::-1]].tolist()]))[:GUESSES]
+    return np.array(found + [-1] * (GUESSES - len(found)), np.int64)
+
+
+def by_row(predict: Callable[[Index], Index]) -> Guess:
+    """A predictor of one sequence, (n,) tokens so far -> (k,) ids, for all rows; its guesses count alike."""
+
+    def guess(so_far: Index) -> tuple[Index, Floats]:
+        ids = np.stack([predict(tokens) for tokens in so_far])
+        return ids, np.ones(ids.shape, np.float32)
+
+    return guess
+
+
+copy = by_row(copied)
 
 
 def accuracy(guess: Guess, tokens: Index, first: int) -> float:
