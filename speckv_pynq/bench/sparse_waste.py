@@ -18,7 +18,7 @@ from speckv_pynq.prefetch.ranking import DEFAULT, best, combined
 
 ROOM = 1.5  # budgets of blocks that L1 holds, the last ones used
 AHEAD = 1.1
-# Budgets that are named before each step, and fetched where they are missing.
+# Budgets that are named before each step, and fetched where they are missing; with a guess, AHEAD only.
 FETCHED = (0.0, 1.0, AHEAD, 1.2)
 Mask = npt.NDArray[np.bool_]
 
@@ -42,11 +42,11 @@ class Waste:
 def waste(
     scene: Scene, share: float, pointing: list[Floats], predictors: Mapping[str, Guess]
 ) -> list[Waste]:
-    """With each predictor of the token between the steps; `pointing` is what the choice itself goes by."""
-    out = []
+    """Without a predictor of the token between the steps, and with each; `pointing` is what the choice goes by."""
+    out = _replayed(scene, share, pointing, "none", None, FETCHED)
     for name, guess in predictors.items():
         ahead = points(scene, partial(_after_guess, guess))
-        out += _replayed(scene, share, pointing, name, ahead)
+        out += _replayed(scene, share, pointing, name, ahead, (AHEAD,))
     return out
 
 
@@ -56,21 +56,26 @@ def _after_guess(guess: Guess, tokens: Index) -> Candidates:
 
 
 def _replayed(
-    scene: Scene, share: float, pointing: list[Floats], name: str, ahead: list[Floats]
+    scene: Scene,
+    share: float,
+    pointing: list[Floats],
+    name: str,
+    ahead: list[Floats] | None,
+    fetched: tuple[float, ...],
 ) -> list[Waste]:
-    named: list[list[Index]] = []  # after each step, for each of FETCHED
+    named: list[list[Index]] = []  # after each step, for each of `fetched`
     first = np.zeros(scene.rows, np.int64)
 
     def visit(step: int, history: History) -> None:
-        scores = combined(DEFAULT, history, np.maximum(history.latest, 0), ahead[step])
-        counts = (int(part * scene.budget(step, share)) for part in FETCHED)
+        scores = combined(DEFAULT, history, np.maximum(history.latest, 0), ahead and ahead[step])
+        counts = (int(part * scene.budget(step, share)) for part in fetched)
         named.append([best(scores, n, first, SINK_BLOCKS, RECENT_BLOCKS)[:, :n] for n in counts])
 
     run = replay(scene, share, DEFAULT, pointing, visit=visit)
     blocks = scene.blocks(scene.steps - 1)
     chosen = [_mask(read, blocks) for read in run.chosen]
     out = []
-    for i, ahead_budgets in enumerate(FETCHED):
+    for i, ahead_budgets in enumerate(fetched):
         near = _Near(chosen[1])
         for step in range(2, scene.steps):  # the first one read all
             near.room = int(ROOM * scene.budget(step, share))

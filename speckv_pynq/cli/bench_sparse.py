@@ -43,7 +43,7 @@ def register(benches: options.Commands) -> None:
     options.add_counts(
         parser,
         ("tokens", 2048, "of a sequence"),
-        ("steps", 96, "of them decoded, the last ones"),
+        ("steps", 64, "of them decoded, the last ones"),
         ("sequences", 2, "from all over the text"),
     )
     parser.add_argument(
@@ -74,9 +74,7 @@ def measure(arguments: argparse.Namespace, output: Output) -> dict[str, Any]:
         predictors = {"true": sparse_guesses.truth(scene.tokens), "copy": sparse_guesses.copy}
         parts = sparse.ablation(scene, sparse.ABLATION_SHARE, pointing, predictors)
         advance()
-        wastes = sparse_waste.waste(
-            scene, sparse.ABLATION_SHARE, pointing, {"none": sparse_guesses.nothing, **predictors}
-        )
+        wastes = sparse_waste.waste(scene, sparse.ABLATION_SHARE, pointing, predictors)
         accuracy = sparse_guesses.accuracy(sparse_guesses.copy, scene.tokens, scene.first)
         cost = sparse.cost()
     _show_mass(output, arguments, scene, mass)
@@ -170,14 +168,14 @@ def _show_parts(output: Output, parts: list[Any], accuracy: float) -> None:
 def _show_waste(output: Output, wastes: list[Any], room: float) -> None:
     rows = []
     for figures in wastes:
-        what = f"{figures.ahead:g} budgets, token guessed: {figures.guess}"
-        if not figures.ahead:
-            what = "none"
+        what = f"{figures.ahead:g} budgets" if figures.ahead else "nothing"
+        if figures.guess != "none":
+            what += f", next token: {figures.guess}"
         rows.append((what, f"{100 * figures.in_time:.1f} %", f"{100 * figures.wasted:.1f} %"))
     output.table(
         f"prefetch before the queries are known, at 1/4, L1 of {room:g} budgets, last used",
         ("named before each step", "in time", "wasted"),
-        list(dict.fromkeys(rows)),
+        rows,
     )
     output.note(
         f"in time: of the blocks that the step before did not read, {100 * wastes[0].new:.0f} % of those read; "

@@ -78,8 +78,8 @@ def test_nothing_holds_more_than_the_oracle_and_all_blocks_hold_all(trace):
 def test_waste_counts_every_fetch_once(trace):
     scene = prepare([trace])
     pointing = points(scene, sparse.known)
-    found = sparse_waste.waste(scene, 0.4, pointing, {"none": sparse_guesses.nothing})
-    assert [figures.ahead for figures in found] == list(sparse_waste.FETCHED)
+    found = sparse_waste.waste(scene, 0.4, pointing, {"copy": sparse_guesses.copy})
+    assert [figures.ahead for figures in found] == [*sparse_waste.FETCHED, sparse_waste.AHEAD]
     assert found[0].wasted == 0  # nothing is fetched ahead
     for figures in found:
         assert 0 <= figures.wasted <= 1
