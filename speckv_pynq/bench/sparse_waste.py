@@ -67,7 +67,8 @@ def _replayed(
     first = np.zeros(scene.rows, np.int64)
 
     def visit(step: int, history: History) -> None:
-        scores = combined(DEFAULT, history, np.maximum(history.latest, 0), ahead and ahead[step])
+        there = ahead[step] if ahead else None
+        scores = combined(DEFAULT, history, np.maximum(history.latest, 0), there)
         counts = (int(part * scene.budget(step, share)) for part in fetched)
         named.append([best(scores, n, first, SINK_BLOCKS, RECENT_BLOCKS)[:, :n] for n in counts])
 
