@@ -59,12 +59,16 @@ def known(tokens: Index) -> Candidates:
     return following(tokens[:, :-1], tokens[:, -1:], np.ones((len(tokens), 1), np.float32))
 
 
-def masses(scene: Scene, share: float, pointing: list[Floats]) -> dict[str, float]:
+def masses(
+    scene: Scene, share: float, pointing: list[Floats], fitted: Weights | None = None
+) -> dict[str, float]:
     """Share of attention held by what each ranking chooses."""
     out = {
         "oracle": replay(scene, share, None).mean,
         "all signals": replay(scene, share, DEFAULT, pointing).mean,
     }
+    if fitted is not None:
+        out["all signals, fitted"] = replay(scene, share, fitted, pointing).mean
     for name, weights in ALONE.items():
         out[name] = replay(scene, share, weights, pointing).mean
     quest = replay(scene, share, ALONE["keys"], promise=scene.quest)

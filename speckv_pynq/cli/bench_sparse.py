@@ -12,9 +12,14 @@ from typing import TYPE_CHECKING, Any
 from speckv_pynq.cli import options
 from speckv_pynq.cli.output import Output
 from speckv_pynq.errors import ConfigError
+from speckv_pynq.prefetch.ranking import DEFAULT
 
 if TYPE_CHECKING:
+    from speckv_pynq.bench.attention_traces import AttentionTrace
     from speckv_pynq.bench.sparse_replay import Scene
+    from speckv_pynq.prefetch.bounds import Floats
+
+    Stage = Callable[[str, float], Callable[..., None]]
 
 NAME = "sparse"
 
@@ -32,7 +37,8 @@ examples:
 
 JSON: `mass`, of each budget {ranking: share}; `under_oracle`, points of `all signals` under it at each budget;
 `ablation`, a list of {signal, points, low, high}; `waste`, a list of {guess, ahead, new, in_time, wasted};
-`wasted`, that of the default `ahead` without a predictor; `guess_accuracy`; `cost`.
+`wasted`, that of the default `ahead` without a predictor; `guess_accuracy`; `weights`,
+the fitted ones or the default; `cost`.
 """
 
 
@@ -47,6 +53,13 @@ def register(benches: options.Commands) -> None:
         ("sequences", 2, "from all over the text"),
     )
     parser.add_argument(
+        "--fit",
+        type=int,
+        default=0,
+        metavar="N",
+        help="fit the weights too, on so many further sequences (minutes); default: %(default)s",
+    )
+    parser.add_argument(
         "--text",
         type=options.existing_file,
         metavar="FILE",
@@ -58,18 +71,24 @@ def register(benches: options.Commands) -> None:
 
 
 def measure(arguments: argparse.Namespace, output: Output) -> dict[str, Any]:
-    from speckv_pynq.bench import machine, sparse, sparse_guesses, sparse_replay, sparse_waste
+    from speckv_pynq.bench import machine, sparse, sparse_fit, sparse_guesses, sparse_waste
 
+    if arguments.fit < 0:
+        raise ConfigError(f"--fit {arguments.fit} < 0")
     if arguments.steps >= arguments.tokens:
         raise ConfigError(f"--steps {arguments.steps} >= --tokens {arguments.tokens}")
     started = time.perf_counter()
     with output.stages() as stage:
-        scene = _scene(arguments, stage)
-        pointing = sparse_replay.points(scene, sparse.known)
+        traces = _traces(arguments, stage)
+        scene, pointing = _prepared(traces[arguments.fit :], stage)
+        fitted = None
+        if arguments.fit:
+            learn = _prepared(traces[: arguments.fit], stage)
+            fitted = sparse_fit.fit([learn], visit=stage("fitting", sparse_fit.TRIES))
         advance = stage("replaying", 5)
         mass = {}
         for share in sparse.SHARES:
-            mass[_name(share)] = sparse.masses(scene, share, pointing)
+            mass[_name(share)] = sparse.masses(scene, share, pointing, fitted)
             advance()
         predictors = {"true": sparse_guesses.truth(scene.tokens), "copy": sparse_guesses.copy}
         parts = sparse.ablation(scene, sparse.ABLATION_SHARE, pointing, predictors)
@@ -78,6 +97,8 @@ def measure(arguments: argparse.Namespace, output: Output) -> dict[str, Any]:
         accuracy = sparse_guesses.accuracy(sparse_guesses.copy, scene.tokens, scene.first)
         cost = sparse.cost()
     _show_mass(output, arguments, scene, mass)
+    if fitted is not None:
+        output.note(f"fitted on {arguments.fit} other sequences: {fitted}")
     _show_parts(output, parts, accuracy)
     _show_waste(output, wastes, sparse_waste.ROOM)
     output.note(
@@ -98,30 +119,41 @@ def measure(arguments: argparse.Namespace, output: Output) -> dict[str, Any]:
         "ablation": [asdict(part) for part in parts],
         "waste": [asdict(figures) for figures in wastes],
         "wasted": default.wasted,
+        "weights": asdict(DEFAULT if fitted is None else fitted),
         "guess_accuracy": {"copy": accuracy},
         "cost": asdict(cost),
     }
 
 
-def _scene(
-    arguments: argparse.Namespace, stage: Callable[[str, float], Callable[..., None]]
-) -> Scene:
-    from speckv_pynq.bench import attention_traces, models, sparse_replay
+def _traces(arguments: argparse.Namespace, stage: Stage) -> list[AttentionTrace]:
+    from speckv_pynq.bench import attention_traces, models
 
-    advance = stage("recording attention", 2 * arguments.sequences)
+    count = arguments.sequences + arguments.fit
+    wanted = arguments.tokens * count
+    advance = stage("recording attention", count)
     loaded = models.load(arguments.model, arguments.dtype, arguments.compute)
-    wanted = arguments.tokens * arguments.sequences
     if arguments.text is None:
         texts = [models.text_ids(loaded, None, wanted)]
     else:
         texts = models.read_ids(loaded, arguments.text)
     # max_tokens counts what is scored: all tokens of a piece but its first
-    pieces = models.sequences(texts, arguments.tokens, wanted - arguments.sequences, seed=0)
+    pieces = models.sequences(texts, arguments.tokens, wanted - count, seed=0)
+    if len(pieces) <= arguments.fit:
+        raise ConfigError(
+            f"--fit {arguments.fit}: the text has {len(pieces)} sequences of {arguments.tokens} tokens"
+        )
     traces = []
     for piece in pieces:
         traces.append(attention_traces.record(loaded.model, piece, arguments.steps))
         advance()
-    return sparse_replay.prepare(traces, advance)
+    return traces
+
+
+def _prepared(traces: list[AttentionTrace], stage: Stage) -> tuple[Scene, list[Floats]]:
+    from speckv_pynq.bench import sparse, sparse_replay
+
+    scene = sparse_replay.prepare(traces, stage("preparing", len(traces)))
+    return scene, sparse_replay.points(scene, sparse.known)
 
 
 def _name(share: float) -> str:

@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from speckv_pynq.bench import sparse, sparse_guesses, sparse_waste  # noqa: E402
+from speckv_pynq.bench import sparse, sparse_fit, sparse_guesses, sparse_waste  # noqa: E402
 from speckv_pynq.bench.attention_traces import AttentionTrace, record  # noqa: E402
 from speckv_pynq.bench.sparse_replay import points, prepare, replay  # noqa: E402
 from speckv_pynq.prefetch.ranking import DEFAULT, Ranker  # noqa: E402
@@ -90,3 +90,13 @@ def test_copy_repeats_what_came_after_the_longest_match():
     ids, shares = sparse_guesses.copy(np.array([[7, 1, 2, 3, 9, 2, 4, 1, 2]]))
     assert ids[0].tolist() == [3, 4, -1, -1]
     assert shares.shape == ids.shape
+
+
+def test_fit_gains_on_what_it_is_fitted_on(trace):
+    scene = prepare([trace])
+    pointing = points(scene, sparse.known)
+    start = sparse.ALONE["position"]
+    fitted = sparse_fit.fit([(scene, pointing)], start)
+    assert sum(replay(scene, share, fitted, pointing).mean for share in sparse.SHARES) > sum(
+        replay(scene, share, start, pointing).mean for share in sparse.SHARES
+    )

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.requires("libspeckv", "torch", "transformers")
 def test_schema(speckv, model_folder, text_file):
     ran = speckv(
         "bench", "sparse", "--model", model_folder, "--text", text_file, "--tokens", 256, "--steps", 8,
-        "--sequences", 1,
+        "--sequences", 1, "--fit", 1,
     )  # fmt: skip
     assert (ran.code, ran.err) == (0, "")
     figures = ran.figures
@@ -21,6 +21,8 @@ def test_schema(speckv, model_folder, text_file):
         assert figures["under_oracle"][name] == pytest.approx(under)
     assert {"history", "keys", "next token: copy"} <= {x["signal"] for x in figures["ablation"]}
     assert 0 <= figures["wasted"] <= 1
+    assert "all signals, fitted" in figures["mass"]["1/4"]
+    assert set(figures["weights"]) == {"fast", "slow", "keys", "misled", "age", "pointed"}
     assert figures["cost"]["bytes_per_block"] == 640
 
 
