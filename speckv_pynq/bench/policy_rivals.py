@@ -8,11 +8,12 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict, deque
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from speckv_pynq.bench.policy_traces import Trace
+if TYPE_CHECKING:
+    from speckv_pynq.bench.policy_traces import Trace
 
 
 class S3Fifo:

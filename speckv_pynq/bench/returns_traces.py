@@ -1,0 +1,205 @@
+"""Requests of many conversations, agents and callers of an API: made up from published figures.
+
+What each figure is from; the rest (spreads, mixes) is chosen, and said at its constant:
+
+- Chats: 142,808 shared conversations have 4.6 turns on average (ShareChat, arXiv 2512.17843, abstract); 73 % of
+  ShareGPT's have more than one (CachedAttention, arXiv 2403.19708). 80 % of what is read again in a chat service is
+  within 10 minutes (KVCache Cache in the Wild, arXiv 2506.02634, trace A). Prompts of 7,590 tokens and answers of 182
+  on average (Mooncake, arXiv 2407.00079, sec. 4.2).
+- Agents: 9.2 requests a session, median 1, 90th percentile 18; 7.8 steps after a tool's call a request, median 1,
+  90th percentile 20 (TraceLab, arXiv 2606.30560, table of counts per session). Tools take milliseconds to tens of
+  seconds (Continuum, arXiv 2511.02230); median 2 s, mean 5 s (AIPerf 0.13, manifest of its agentic data set, which
+  also gives the appended tokens: median 4,000, mean 6,000, and prefixes that all sessions share). Tool definitions
+  of 890 to 17,300 tokens and system prompts of 498 to 7,460 (cc-traces-weka-042026).
+- API callers: hardly any return; 97 % of what is read again are prompts' common beginnings, 80 % of it within 10 s
+  (2506.02634, trace B), popular by Zipf's law.
+- Answers' lengths are exponential, prompts' log-normal, arrivals burstier than Poisson's (ServeGen, arXiv 2505.09999).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+BLOCK_TOKENS: Final = 512  # as in Mooncake's traces
+TOKEN_S: Final = 0.02  # of an answer: 50 tokens a second; chosen
+Rng = np.random.Generator
+
+
+@dataclass(frozen=True)
+class Request:
+    """blocks: (n,) ids of all whole blocks that it has when it ends, those of its prompt's beginning first.
+
+    ends_s: when its answer is complete. kind: what it ended with, as far as a server knows: "tool" or "".
+    """
+
+    starts_s: float
+    ends_s: float
+    blocks: npt.NDArray[np.int64]
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class RequestTrace:
+    """requests: by start; their blocks are 0..blocks - 1."""
+
+    name: str
+    requests: list[Request]
+    blocks: int
+
+    @property
+    def calls(self) -> list[npt.NDArray[np.int64]]:
+        """The blocks of each request, as policies without times see them."""
+        return [request.blocks for request in self.requests]
+
+
+def renumbered(name: str, requests: list[Request]) -> RequestTrace:
+    """A trace with blocks numbered from 0 in order of first use; requests: in any order."""
+    ordered = sorted(requests, key=lambda request: request.starts_s)
+    if not ordered:
+        return RequestTrace(name, [], 0)
+    every = np.concatenate([request.blocks for request in ordered])
+    _, first, numbers = np.unique(every, return_index=True, return_inverse=True)
+    place = np.empty(len(first), np.int64)
+    place[np.argsort(first)] = np.arange(len(first))
+    ends = np.cumsum([len(request.blocks) for request in ordered])[:-1]
+    blocks = np.split(place[numbers], ends)
+    found = [
+        Request(request.starts_s, request.ends_s, those, request.kind)
+        for request, those in zip(ordered, blocks, strict=True)
+    ]
+    return RequestTrace(name, found, len(first))
+
+
+# Sessions that begin in an hour, chosen so that each trace has a few thousand requests.
+PER_HOUR: Final = {"chat": 500, "agents": 50, "api": 2500}
+BURSTS: Final = 0.5  # shape of the gamma distribution of arrivals; 1 would be Poisson's
+HUMAN_S: Final = (120.0, 1.2, 1.47)  # median; spread of log between people; of one: 80 % under 600 s in all
+TOOL_S: Final = (2.0, 1.1, 0.8)  # the same of tools: mean 5 s in all, spread 1.35
+MOST_TOKENS: Final = 128 << 10  # then a session ends
+
+
+class _Ids:
+    """Blocks of prompts: whole ones alone have an id."""
+
+    def __init__(self) -> None:
+        self._next = 0
+
+    def take(self, tokens: float) -> list[int]:
+        count = int(tokens) // BLOCK_TOKENS
+        self._next += count
+        return list(range(self._next - count, self._next))
+
+
+def chat(rng: Rng, hours: float, ids: _Ids) -> Iterator[Request]:
+    """People who talk: few turns, minutes between them."""
+    prompts = [ids.take(tokens) for tokens in (0, 1024, 2048, 3072)]
+    for start in _arrivals(rng, PER_HOUR["chat"], hours):
+        turns = 1 if rng.random() < 0.27 else 1 + int(rng.geometric(1 / 4.93))
+        pause = HUMAN_S[0] * rng.lognormal(0, HUMAN_S[1])
+        yield from _session(
+            rng, ids, start, list(prompts[rng.integers(len(prompts))]), "chat",
+            first_tokens=rng.lognormal(math.log(1500), 1.3),
+            gaps=(("chat", pause * rng.lognormal(0, HUMAN_S[2])) for _ in range(turns - 1)),
+            appended=lambda: rng.lognormal(math.log(150), 1.2),
+            answer=lambda: rng.exponential(400),
+        )  # fmt: skip
+
+
+def agents(rng: Rng, hours: float, ids: _Ids) -> Iterator[Request]:
+    """Loops of tool calls, seconds apart, and a person between them who may come back."""
+    tools = [ids.take(tokens) for tokens in rng.uniform(1400, 24_700, 8)]
+    popular = 1 / np.arange(1, len(tools) + 1)
+    medians = TOOL_S[0] * rng.lognormal(0, TOOL_S[1], 20)
+    used = 1 / np.arange(1, len(medians) + 1)
+    used /= used.sum()
+
+    def gaps() -> Iterator[tuple[str, float]]:
+        person = HUMAN_S[0] * rng.lognormal(0, HUMAN_S[1])
+        for request in range(_tailed(rng, 1.2, 2.1, 150)):
+            if request:
+                yield "agent", person * rng.lognormal(0, HUMAN_S[2])
+            for _ in range(_tailed(rng, 1.3, 2.1, 100)):
+                tool = int(rng.choice(len(medians), p=used))
+                yield f"tool {tool}", medians[tool] * rng.lognormal(0, TOOL_S[2])
+
+    for start in _arrivals(rng, PER_HOUR["agents"], hours):
+        yield from _session(
+            rng, ids, start, list(tools[rng.choice(len(tools), p=popular / popular.sum())]), "agent",
+            first_tokens=rng.lognormal(math.log(5000), 1.48),
+            gaps=gaps(),
+            appended=lambda: rng.lognormal(math.log(1000), 1.3),
+            answer=lambda: rng.exponential(182),
+        )  # fmt: skip
+
+
+def api(rng: Rng, hours: float, ids: _Ids) -> Iterator[Request]:
+    """Programs that fill in templates: each call's own part never comes back."""
+    templates = [ids.take(tokens) for tokens in rng.lognormal(math.log(2500), 0.8, 60)]
+    popular = np.arange(1, len(templates) + 1) ** -1.5
+    popular /= popular.sum()
+    for start in _arrivals(rng, PER_HOUR["api"], hours):
+        yield from _session(
+            rng, ids, start, list(templates[rng.choice(len(templates), p=popular)]), "api",
+            first_tokens=rng.lognormal(math.log(1500), 1.0),
+            gaps=iter(()),
+            appended=lambda: 0.0,
+            answer=lambda: rng.exponential(182),
+        )  # fmt: skip
+
+
+_PARTS: Final = {"chat": chat, "agents": agents, "api": api}
+MIXES: Final = {
+    "chat": ("chat",), "agents": ("agents",), "api": ("api",), "mixed": ("chat", "agents", "api"),
+}  # fmt: skip
+
+
+def made(name: str, seed: int, hours: float = 2.0) -> RequestTrace:
+    """A trace of MIXES; the same for the same seed. What goes on after `hours` is cut off."""
+    rng, ids = np.random.default_rng([seed, len(name)]), _Ids()
+    found = [request for part in MIXES[name] for request in _PARTS[part](rng, hours, ids)]
+    return renumbered(name, [request for request in found if request.starts_s < 3600 * hours])
+
+
+def _arrivals(rng: Rng, per_hour: float, hours: float) -> list[float]:
+    count = int(2 * per_hour * hours + 50)
+    gaps = rng.gamma(BURSTS, 3600 / per_hour / BURSTS, count)
+    times = np.cumsum(gaps)
+    return times[times < 3600 * hours].tolist()
+
+
+def _tailed(rng: Rng, median: float, spread: float, most: int) -> int:
+    return min(most, int(rng.lognormal(math.log(median), spread)))
+
+
+def _session(
+    rng: Rng,
+    ids: _Ids,
+    start_s: float,
+    blocks: list[int],
+    last: str,
+    *,
+    first_tokens: float,
+    gaps: Iterator[tuple[str, float]],
+    appended: Callable[[], float],
+    answer: Callable[[], float],
+) -> Iterator[Request]:
+    """Its requests; gaps: what a turn ends with, and how long its next one stays away."""
+    tokens, over = first_tokens, 0.0
+    while True:
+        out = answer()
+        over += tokens + out
+        new = ids.take(over)
+        over -= len(new) * BLOCK_TOKENS
+        blocks += new
+        ends_s = start_s + TOKEN_S * out
+        kind, gap_s = next(gaps, (last, math.inf))
+        yield Request(start_s, ends_s, np.array(blocks, np.int64), kind)
+        if not math.isfinite(gap_s) or len(blocks) * BLOCK_TOKENS > MOST_TOKENS:
+            return
+        start_s, tokens = ends_s + gap_s, appended()

@@ -1,0 +1,1 @@
+"""What to bring up before it is asked for."""
