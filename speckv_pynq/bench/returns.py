@@ -1,178 +1,198 @@
-"""What of a trace of requests is found in a fast tier: kept by predicted returns, by rivals, by the optimum."""
+"""How much of the gap between LRU and the optimum predicted returns close, and what bringing up ahead is worth."""
 
 from __future__ import annotations
 
-import heapq
+import copy
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
-from speckv_pynq.bench.returns_traces import Request, RequestTrace
+from speckv_pynq.bench import returns_tier as tier
+from speckv_pynq.bench.policy_rivals import RIVALS, hits_of, optimum
+from speckv_pynq.bench.returns_rivals import LfuAged, Lru
+from speckv_pynq.bench.returns_traces import RequestTrace
 from speckv_pynq.prefetch.ahead import ReturnsAhead
 from speckv_pynq.prefetch.returns import ReturnPredictor
 
-CHOICES: Final = 10  # times a window that units to bring up are chosen
-Ints = npt.NDArray[np.int64]
+OTHERS: Final = {"lru": Lru, "lfu-da": LfuAged, **RIVALS}
+LABELS: Final = {"unlabelled": tier.nothing, "returns": tier.kind, "informed": tier.informed}
+COLD: Final = "cold"  # the predictor with labels, nothing learned before
+OPTIMUM: Final = "optimum"
+NAMES: Final = (*OTHERS, COLD, *LABELS, OPTIMUM)
+AHEAD_SHARE: Final = 1 / 8  # of the tier: what is brought up ahead has that much room beside it
+# 25 GB/s for blocks of 512 tokens at 128 KiB a token, an 8B model's FP16 cache.
+LINK_BLOCKS_S: Final = 400.0
+_T95: Final = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26}
 
 
-class Units:
-    """Blocks read together, told apart as requests show: a request that reads part of a unit splits it."""
+@dataclass(frozen=True)
+class Interval:
+    """A mean over traces, and its 95 % interval (Student's; NaN of one trace)."""
 
-    def __init__(self, blocks: int, predictor: ReturnPredictor) -> None:
-        self.of = np.full(blocks, -1, np.int64)
-        self.blocks: list[list[int]] = []
-        self.shared: list[bool] = []
-        self._predictor = predictor
+    mean: float
+    low: float
+    high: float
 
-    def read(self, request: Request) -> list[int]:
-        """The units of a request, those of its prompt's beginning first; its new blocks join the last or are a new one."""
-        owners = self.of[request.blocks]
-        old = owners >= 0
-        units = list(dict.fromkeys(owners[old].tolist()))
-        wanted = set(request.blocks.tolist())
-        for i, unit in enumerate(units):
-            here = [block for block in self.blocks[unit] if block in wanted]
-            if len(here) < len(self.blocks[unit]):
-                units[i] = self._split(unit, here)
-        new = request.blocks[~old].tolist()
-        if new:
-            if not units or self.shared[units[-1]]:
-                units.append(self._new([], False))
-            self.blocks[units[-1]] += new
-            self.of[new] = units[-1]
-        return units
-
-    def _split(self, unit: int, here: list[int]) -> int:
-        part = self._new(here, True)
-        rest = set(here)
-        self.blocks[unit] = [block for block in self.blocks[unit] if block not in rest]
-        self.of[here] = part
-        self._predictor.split(unit, part)
-        return part
-
-    def _new(self, blocks: list[int], shared: bool) -> int:
-        self.blocks.append(blocks)
-        self.shared.append(shared)
-        return len(self.blocks) - 1
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Interval:
+        mean = statistics.fmean(values)
+        if len(values) < 2:
+            return cls(mean, math.nan, math.nan)
+        half = _T95.get(len(values) - 1, 1.96) * statistics.stdev(values) / math.sqrt(len(values))
+        return cls(mean, mean - half, mean + half)
 
 
-class Tier:
-    """A fast tier of `slots` blocks for what is idle: of all units those worth least are not kept, or in part.
+@dataclass(frozen=True)
+class Kept:
+    """Of traces of one kind, with a tier of `share` of the blocks of each that are to be read again, on average.
 
-    A request's blocks are offered to it when its turn ends, as where sequences in a turn have memory of their own.
-    labels: whether the predictor is told what turns ended with.
+    hit_share: of all blocks read, found in the tier; equal blocks, so of bytes too. most: what was read before.
+    closed: of the gap between LRU and the optimum. margin: hit_share of returns less that of LRU.
     """
 
-    def __init__(
-        self, trace: RequestTrace, slots: int, predictor: ReturnPredictor, labels: bool = True
-    ) -> None:
-        self._trace, self._room, self._predictor, self._labels = trace, slots, predictor, labels
-        self._units = Units(trace.blocks, predictor)
-        self._resident = np.zeros(trace.blocks, bool)
-        self._under_way: list[tuple[float, int]] = []  # when requests end
-        self.hits = 0
-
-    def run(self) -> int:
-        """Blocks found there, of those that the requests read."""
-        for i, request in enumerate(self._trace.requests):
-            while self._under_way and self._under_way[0][0] <= request.starts_s:
-                self._end(*heapq.heappop(self._under_way))
-            self._between(request.starts_s)
-            units = self._units.read(request)
-            for unit in units:
-                self._predictor.began(unit, request.starts_s)
-            self._begin(request, units)
-            self.hits += int(self._resident[request.blocks].sum())
-            heapq.heappush(self._under_way, (request.ends_s, i))
-        return self.hits
-
-    def _between(self, now_s: float) -> None:
-        """Between requests."""
-
-    def _begin(self, request: Request, units: list[int]) -> None:
-        """A request begins."""
-
-    def _end(self, now_s: float, i: int) -> None:
-        request, units = self._trace.requests[i], self._units
-        kind = request.kind if self._labels else ""
-        for unit in np.unique(units.of[request.blocks]).tolist():
-            self._predictor.ended(unit, now_s, kind=kind, shared=units.shared[unit])
-        entering = request.blocks[~self._resident[request.blocks]]
-        self._resident[entering] = True
-        self._room -= len(entering)
-        if self._room < 0:
-            self._make_room(now_s)
-
-    def _make_room(self, now_s: float) -> None:
-        here = np.flatnonzero(self._resident)
-        counts = np.bincount(self._units.of[here])
-        held = np.flatnonzero(counts)
-        worth = self._predictor.worth(held.tolist(), now_s)
-        for unit in held[np.argsort(worth, kind="stable")].tolist():
-            blocks = self._units.blocks[unit]
-            there = blocks if counts[unit] == len(blocks) else [b for b in blocks if self._resident[b]]
-            leaving = there[self._room :]  # the last ones, as many as room is short of
-            self._resident[leaving] = False
-            self._room += len(leaving)
-            if self._room >= 0:
-                return
+    trace: str
+    share: float
+    slots: float  # mean
+    requests: float
+    uses: float
+    most: float
+    hit_share: dict[str, Interval]
+    closed: dict[str, Interval]
+    margin: Interval
 
 
-class AheadTier(Tier):
-    """The same with a second, small tier into which ReturnsAhead brings up units over a link before they return.
+@dataclass(frozen=True)
+class Ahead:
+    """Blocks brought up ahead beside a tier kept by LRU, or by returns, as shares; traces of one kind taken together.
 
-    link_blocks_s: blocks a second that the link moves, one after the other. A block is on time where its request finds
-    it moved. What did not return within the window leaves.
+    fetched, gained: of blocks read; gained are those found that were in neither tier else. on_time: of those that a
+    request wanted. wasted: of those fetched, those that no request read.
     """
 
-    def __init__(
-        self,
-        trace: RequestTrace,
-        slots: int,
-        ahead: ReturnsAhead,
-        predictor: ReturnPredictor,
-        ahead_slots: int,
-        link_blocks_s: float,
-    ) -> None:
-        super().__init__(trace, slots, predictor)
-        self._ahead, self._ahead_room, self._link_s = ahead, ahead_slots, 1 / link_blocks_s
-        self._up: dict[int, tuple[list[int], float]] = {}  # blocks, and when all have come
-        self._free_s = self._next_s = 0.0  # when the link is free, and when units are chosen again
-        self.fetched = self.on_time = self.late = 0  # blocks
+    trace: str
+    share: float
+    kept_by: str
+    window_s: float
+    fetched: float
+    gained: float
+    on_time: float
+    wasted: float
 
-    def _begin(self, request: Request, units: list[int]) -> None:
-        now_s = request.starts_s
-        for unit in units:
-            if unit not in self._up:
-                continue
-            self._ahead.began(unit)
-            blocks, came_s = self._leave(unit)
-            wanted = [block for block in blocks if not self._resident[block]]
-            if came_s <= now_s:
-                self.on_time += len(wanted)
-            else:
-                self.late += len(wanted)
 
-    def _between(self, now_s: float) -> None:
-        if now_s < self._next_s:
-            return
-        self._next_s = now_s + self._ahead.window_s / CHOICES
-        for unit in self._ahead.settle(now_s):
-            self._leave(unit)
-        for unit in self._ahead.choose(
-            lambda unit: len(self._missing(unit)), now_s, self._ahead_room
-        ):
-            blocks = self._missing(unit)
-            self._free_s = max(self._free_s, now_s) + self._link_s * len(blocks)
-            self._up[unit] = blocks, self._free_s
-            self._ahead_room -= len(blocks)
-            self.fetched += len(blocks)
+def keep(
+    name: str,
+    traces: Sequence[RequestTrace],
+    training: Sequence[RequestTrace],
+    share: float,
+    advance: Callable[[], None] = lambda: None,
+) -> Kept:
+    """Every policy on every trace, from empty; advance: called len(NAMES) times a trace.
 
-    def _missing(self, unit: int) -> list[int]:
-        return [block for block in self._units.blocks[unit] if not self._resident[block]]
+    training: what the predictor learned from before, none of `traces`.
+    """
+    shares: dict[str, list[float]] = {policy: [] for policy in NAMES}
+    learned = {policy: _learned(training, label) for policy, label in LABELS.items()}
+    for trace in traces:
+        slots = _slots(trace, share)
+        for policy in NAMES:
+            shares[policy].append(_hits(policy, trace, learned, slots) / trace.uses)
+            advance()
+    closed = {
+        policy: [
+            (x - low) / (high - low) if high > low else 1.0
+            for x, low, high in zip(found, shares["lru"], shares[OPTIMUM], strict=True)
+        ]
+        for policy, found in shares.items()
+    }
+    gains = [x - low for x, low in zip(shares["returns"], shares["lru"], strict=True)]
+    return Kept(
+        trace=name,
+        share=share,
+        slots=statistics.fmean(_slots(trace, share) for trace in traces),
+        requests=statistics.fmean(len(trace.requests) for trace in traces),
+        uses=statistics.fmean(trace.uses for trace in traces),
+        most=statistics.fmean(1 - trace.blocks / trace.uses for trace in traces),
+        hit_share={policy: Interval.of(found) for policy, found in shares.items()},
+        closed={policy: Interval.of(found) for policy, found in closed.items()},
+        margin=Interval.of(gains),
+    )
 
-    def _leave(self, unit: int) -> tuple[list[int], float]:
-        blocks, came_s = self._up.pop(unit)
-        self._ahead_room += len(blocks)
-        return blocks, came_s
+
+def ahead(
+    name: str,
+    traces: Sequence[RequestTrace],
+    training: Sequence[RequestTrace],
+    share: float,
+    kept_by: str,
+    window_s: float,
+) -> Ahead:
+    """What ReturnsAhead brings up, with room of AHEAD_SHARE of the tier beside it; kept_by: "lru" or "returns"."""
+    learned = _learned(training, kind=tier.LatestFirst if kept_by == "lru" else ReturnPredictor)
+    fetched = gained = late = 0
+    for trace in traces:
+        predictor, slots = copy.deepcopy(learned), _slots(trace, share)
+        replay = tier.AheadTier(
+            trace, slots, ReturnsAhead(predictor, window_s), predictor,
+            max(1, round(AHEAD_SHARE * slots)), LINK_BLOCKS_S,
+        )  # fmt: skip
+        replay.run()
+        fetched, gained, late = (
+            fetched + replay.fetched,
+            gained + replay.on_time,
+            late + replay.late,
+        )
+    uses = sum(trace.uses for trace in traces)
+    return Ahead(
+        name, share, kept_by, window_s, fetched / uses, gained / uses,
+        gained / max(1, gained + late), 1 - (gained + late) / fetched if fetched else 0.0,
+    )  # fmt: skip
+
+
+def decision_us(units: int = 1000, repeats: int = 200) -> tuple[float, float]:
+    """us of CPU time: of one turn (began, ended), and of ranking `units` idle units, a unit."""
+    predictor, trace_s = ReturnPredictor(), 0.0
+    for unit in range(units):
+        for _ in range(3):
+            trace_s += 1.0
+            predictor.began(unit, trace_s)
+            predictor.ended(unit, trace_s)
+    everything, turns, ranks = list(range(units)), [], []
+    for i in range(repeats):
+        start = time.thread_time()
+        for unit in range(64):
+            predictor.began(unit, trace_s + i)
+            predictor.ended(unit, trace_s + i)
+        turns.append((time.thread_time() - start) / 64)
+        start = time.thread_time()
+        predictor.worth(everything, trace_s + i)
+        ranks.append((time.thread_time() - start) / units)
+    return 1e6 * statistics.median(turns), 1e6 * statistics.median(ranks)
+
+
+def _slots(trace: RequestTrace, share: float) -> int:
+    return max(1, round(share * trace.live()))
+
+
+def _hits(policy: str, trace: RequestTrace, learned: dict[str, ReturnPredictor], slots: int) -> int:
+    if policy == OPTIMUM:
+        return optimum(trace, slots)
+    if policy in OTHERS:
+        return hits_of(OTHERS[policy](slots), trace)
+    if policy == COLD:
+        return tier.Tier(trace, slots, ReturnPredictor()).run()
+    return tier.Tier(trace, slots, copy.deepcopy(learned[policy]), LABELS[policy]).run()
+
+
+def _learned(
+    training: Sequence[RequestTrace],
+    label: tier.Label = tier.kind,
+    kind: type[ReturnPredictor] = ReturnPredictor,
+) -> ReturnPredictor:
+    predictor = kind()
+    for trace in training:
+        tier.Tier(trace, trace.blocks, predictor, label).run()  # room for all: nothing to decide
+        predictor.forget_all()
+    return predictor

@@ -28,7 +28,9 @@ MAX_LINE_BYTES: Final = 16 << 20
 MAX_ID: Final = 1 << 62
 MAX_S: Final = 1e9
 MAX_TOKENS: Final = 1 << 32
-_Session = list[tuple[float, float, list[int], str]]  # of each request: delay, answer, in seconds; new ids; type
+_Session = list[
+    tuple[float, float, list[int], str]
+]  # of each request: delay, answer, in seconds; new ids; type
 
 
 def read(path: Path, sessions_at_once: int = 64) -> RequestTrace:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -29,19 +29,23 @@ import numpy.typing as npt
 BLOCK_TOKENS: Final = 512  # as in Mooncake's traces
 TOKEN_S: Final = 0.02  # of an answer: 50 tokens a second; chosen
 Rng = np.random.Generator
+Gap = tuple[str, float, float]  # what a turn ends with, pace and length in s of what follows
 
 
 @dataclass(frozen=True)
 class Request:
     """blocks: (n,) ids of all whole blocks that it has when it ends, those of its prompt's beginning first.
 
-    ends_s: when its answer is complete. kind: what it ended with, as far as a server knows: "tool" or "".
+    ends_s: when its answer is complete. kind: what it ended with, as far as a server knows: whose it is, and which tool
+    it called. pace_s: of made traces, the scale that the gap after it was drawn with; no predictor is told, but where
+    the most that any could know is asked for.
     """
 
     starts_s: float
     ends_s: float
     blocks: npt.NDArray[np.int64]
     kind: str = ""
+    pace_s: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,23 @@ class RequestTrace:
     name: str
     requests: list[Request]
     blocks: int
+
+    def first(self, requests: int) -> RequestTrace:
+        """Of its first requests alone."""
+        return renumbered(self.name, self.requests[:requests])
+
+    def live(self) -> float:
+        """Blocks that were read and will be read again, on average over requests: room enough to find all of them."""
+        first, last = np.full(self.blocks, -1), np.zeros(self.blocks, np.int64)
+        for i, request in enumerate(self.requests):
+            new = request.blocks[first[request.blocks] < 0]
+            first[new] = i
+            last[request.blocks] = i
+        return float((last - first).sum()) / max(1, len(self.requests))
+
+    @property
+    def uses(self) -> int:
+        return sum(len(request.blocks) for request in self.requests)
 
     @property
     def calls(self) -> list[npt.NDArray[np.int64]]:
@@ -69,17 +90,18 @@ def renumbered(name: str, requests: list[Request]) -> RequestTrace:
     place[np.argsort(first)] = np.arange(len(first))
     ends = np.cumsum([len(request.blocks) for request in ordered])[:-1]
     blocks = np.split(place[numbers], ends)
-    found = [
-        Request(request.starts_s, request.ends_s, those, request.kind)
-        for request, those in zip(ordered, blocks, strict=True)
-    ]
+    found = [replace(request, blocks=those) for request, those in zip(ordered, blocks, strict=True)]
     return RequestTrace(name, found, len(first))
 
 
 # Sessions that begin in an hour, chosen so that each trace has a few thousand requests.
-PER_HOUR: Final = {"chat": 500, "agents": 50, "api": 2500}
+PER_HOUR: Final = {"chat": 600, "agents": 60, "api": 2400}
 BURSTS: Final = 0.5  # shape of the gamma distribution of arrivals; 1 would be Poisson's
-HUMAN_S: Final = (120.0, 1.2, 1.47)  # median; spread of log between people; of one: 80 % under 600 s in all
+HUMAN_S: Final = (
+    120.0,
+    1.2,
+    1.47,
+)  # median; spread of log between people; of one: 80 % under 600 s in all
 TOOL_S: Final = (2.0, 1.1, 0.8)  # the same of tools: mean 5 s in all, spread 1.35
 MOST_TOKENS: Final = 128 << 10  # then a session ends
 
@@ -103,9 +125,10 @@ def chat(rng: Rng, hours: float, ids: _Ids) -> Iterator[Request]:
         turns = 1 if rng.random() < 0.27 else 1 + int(rng.geometric(1 / 4.93))
         pause = HUMAN_S[0] * rng.lognormal(0, HUMAN_S[1])
         yield from _session(
-            rng, ids, start, list(prompts[rng.integers(len(prompts))]), "chat",
+            rng, ids, start, list(prompts[rng.integers(len(prompts))]),
             first_tokens=rng.lognormal(math.log(1500), 1.3),
-            gaps=(("chat", pause * rng.lognormal(0, HUMAN_S[2])) for _ in range(turns - 1)),
+            last=("chat", pause),
+            gaps=(("chat", pause, pause * rng.lognormal(0, HUMAN_S[2])) for _ in range(turns - 1)),
             appended=lambda: rng.lognormal(math.log(150), 1.2),
             answer=lambda: rng.exponential(400),
         )  # fmt: skip
@@ -119,20 +142,22 @@ def agents(rng: Rng, hours: float, ids: _Ids) -> Iterator[Request]:
     used = 1 / np.arange(1, len(medians) + 1)
     used /= used.sum()
 
-    def gaps() -> Iterator[tuple[str, float]]:
-        person = HUMAN_S[0] * rng.lognormal(0, HUMAN_S[1])
+    def gaps(person: float) -> Iterator[Gap]:
         for request in range(_tailed(rng, 1.2, 2.1, 150)):
             if request:
-                yield "agent", person * rng.lognormal(0, HUMAN_S[2])
+                yield "agent", person, person * rng.lognormal(0, HUMAN_S[2])
             for _ in range(_tailed(rng, 1.3, 2.1, 100)):
                 tool = int(rng.choice(len(medians), p=used))
-                yield f"tool {tool}", medians[tool] * rng.lognormal(0, TOOL_S[2])
+                pace = float(medians[tool])
+                yield f"tool {tool}", pace, pace * rng.lognormal(0, TOOL_S[2])
 
     for start in _arrivals(rng, PER_HOUR["agents"], hours):
+        person = HUMAN_S[0] * rng.lognormal(0, HUMAN_S[1])
         yield from _session(
-            rng, ids, start, list(tools[rng.choice(len(tools), p=popular / popular.sum())]), "agent",
+            rng, ids, start, list(tools[rng.choice(len(tools), p=popular / popular.sum())]),
             first_tokens=rng.lognormal(math.log(5000), 1.48),
-            gaps=gaps(),
+            last=("agent", person),
+            gaps=gaps(person),
             appended=lambda: rng.lognormal(math.log(1000), 1.3),
             answer=lambda: rng.exponential(182),
         )  # fmt: skip
@@ -145,8 +170,9 @@ def api(rng: Rng, hours: float, ids: _Ids) -> Iterator[Request]:
     popular /= popular.sum()
     for start in _arrivals(rng, PER_HOUR["api"], hours):
         yield from _session(
-            rng, ids, start, list(templates[rng.choice(len(templates), p=popular)]), "api",
+            rng, ids, start, list(templates[rng.choice(len(templates), p=popular)]),
             first_tokens=rng.lognormal(math.log(1500), 1.0),
+            last=("api", 1.0),
             gaps=iter(()),
             appended=lambda: 0.0,
             answer=lambda: rng.exponential(182),
@@ -155,11 +181,11 @@ def api(rng: Rng, hours: float, ids: _Ids) -> Iterator[Request]:
 
 _PARTS: Final = {"chat": chat, "agents": agents, "api": api}
 MIXES: Final = {
-    "chat": ("chat",), "agents": ("agents",), "api": ("api",), "mixed": ("chat", "agents", "api"),
+    "chat": ("chat",), "agents": ("agents",), "mixed": ("chat", "agents", "api"),
 }  # fmt: skip
 
 
-def made(name: str, seed: int, hours: float = 2.0) -> RequestTrace:
+def made(name: str, seed: int, hours: float = 1.0) -> RequestTrace:
     """A trace of MIXES; the same for the same seed. What goes on after `hours` is cut off."""
     rng, ids = np.random.default_rng([seed, len(name)]), _Ids()
     found = [request for part in MIXES[name] for request in _PARTS[part](rng, hours, ids)]
@@ -182,14 +208,14 @@ def _session(
     ids: _Ids,
     start_s: float,
     blocks: list[int],
-    last: str,
     *,
     first_tokens: float,
-    gaps: Iterator[tuple[str, float]],
+    last: tuple[str, float],
+    gaps: Iterator[Gap],
     appended: Callable[[], float],
     answer: Callable[[], float],
 ) -> Iterator[Request]:
-    """Its requests; gaps: what a turn ends with, and how long its next one stays away."""
+    """Its requests; last: of the last turn, what it ends with, and at what pace it would have gone on."""
     tokens, over = first_tokens, 0.0
     while True:
         out = answer()
@@ -198,8 +224,8 @@ def _session(
         over -= len(new) * BLOCK_TOKENS
         blocks += new
         ends_s = start_s + TOKEN_S * out
-        kind, gap_s = next(gaps, (last, math.inf))
-        yield Request(start_s, ends_s, np.array(blocks, np.int64), kind)
+        kind, pace_s, gap_s = next(gaps, (*last, math.inf))
+        yield Request(start_s, ends_s, np.array(blocks, np.int64), kind, pace_s)
         if not math.isfinite(gap_s) or len(blocks) * BLOCK_TOKENS > MOST_TOKENS:
             return
         start_s, tokens = ends_s + gap_s, appended()

@@ -23,12 +23,17 @@ class ReturnsAhead:
         self, predictor: ReturnPredictor, window_s: float = 30.0, waste_limit: float = 0.2
     ) -> None:
         if not window_s > 0 or not 0 <= waste_limit <= 1:
-            raise ConfigError(f"window_s {window_s} <= 0, or waste_limit {waste_limit} not within 0..1")
+            raise ConfigError(
+                f"window_s {window_s} <= 0, or waste_limit {waste_limit} not within 0..1"
+            )
         self.window_s, self.waste_limit = window_s, waste_limit
         self.used_bytes = self.wasted_bytes = 0  # of those chosen and settled
         self._predictor = predictor
         self._up: dict[int, tuple[int, float, float]] = {}  # unit: bytes, chance, until when
-        self._bytes, self._doubt = 0, 0.0  # of those up, and how many of them are expected to be in vain
+        self._bytes, self._doubt = (
+            0,
+            0.0,
+        )  # of those up, and how many of them are expected to be in vain
 
     @property
     def waste(self) -> float:

@@ -110,7 +110,9 @@ class ReturnTimes:
         more = max(16, len(self._fresh))
         for name in ("_returns", "_at_risk", "_index", "_survival", "_fresh"):
             array = getattr(self, name)
-            setattr(self, name, np.concatenate([array, np.zeros((more, *array.shape[1:]), array.dtype)]))
+            setattr(
+                self, name, np.concatenate([array, np.zeros((more, *array.shape[1:]), array.dtype)])
+            )
 
 
 def bin_of(ages_s: npt.ArrayLike) -> Ints:

@@ -132,8 +132,10 @@ class ReturnPredictor:
         return np.array([get(unit, -1) for unit in units], np.int64)
 
     def _class(self, at: int, kind: Hashable, shared: bool) -> int:
-        known = self._kinds.setdefault(kind, len(self._kinds)) if len(self._kinds) < MAX_KINDS else (
-            self._kinds.get(kind, MAX_KINDS)
+        known = (
+            self._kinds.setdefault(kind, len(self._kinds))
+            if len(self._kinds) < MAX_KINDS
+            else (self._kinds.get(kind, MAX_KINDS))
         )
         gap = self._gap[at]
         # Factors of four: -1 none, 0 under half a second, ... 8 over two hours.
