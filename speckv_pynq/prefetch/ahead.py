@@ -40,11 +40,20 @@ class ReturnsAhead:
         """Share of settled bytes that were in vain."""
         return self.wasted_bytes / max(1, self.used_bytes + self.wasted_bytes)
 
+    @property
+    def up_bytes(self) -> int:
+        """Of those chosen that have neither returned nor stayed away too long."""
+        return self._bytes
+
+    def candidates(self, now_s: float) -> list[tuple[int, float]]:
+        """Idle units likely enough to be thought of, and their chances, surest first."""
+        return self._predictor.likely(now_s, self.window_s, LEAST_CHANCE)
+
     def choose(self, missing: Callable[[int], int], now_s: float, room_bytes: int) -> list[int]:
         """Units to bring up now, surest first. missing: bytes of an idle unit that are in no fast tier."""
         self.settle(now_s)
         chosen = []
-        for unit, chance in self._predictor.likely(now_s, self.window_s, LEAST_CHANCE):
+        for unit, chance in self.candidates(now_s):
             nbytes = 0 if unit in self._up else missing(unit)
             if not nbytes:
                 continue

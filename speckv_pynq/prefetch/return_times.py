@@ -15,6 +15,13 @@ Ints = npt.NDArray[np.int64]
 AGES_S: Final[F64] = np.concatenate([[0.0], 0.125 * 2.0 ** (np.arange(34) / 2)])
 BINS: Final = len(AGES_S)
 _WIDTHS_S: Final[F64] = np.append(np.diff(AGES_S), AGES_S[-1])
+# Spans that the index looks at, from bin i to the end of bin j: no shorter than a second, nor than what has passed.
+# The best of many short ones would be the luckiest.
+LEAST_SPAN_S: Final = 1.0
+_ENDS_S: Final[F64] = AGES_S + _WIDTHS_S
+_SPANS: Final = _ENDS_S[None, :] >= np.minimum(
+    AGES_S + np.maximum(LEAST_SPAN_S, AGES_S), _ENDS_S[-1]
+)[:, None] - 1e-9
 # A class counts as if it had seen the broader one's hazard so many times: enough that a handful of returns does not
 # make a class, few enough that a hundred do. Flat between 4 and 16 where it was measured.
 LEAN: Final = 8.0
@@ -128,6 +135,4 @@ def best_rates(survival: F64) -> F64:
     held = np.append(0.0, np.cumsum(_WIDTHS_S * (survival[:-1] + survival[1:]) / 2))
     gained = survival[:-1, None] - survival[None, 1:]
     taken = held[None, 1:] - held[:-1, None]
-    later = np.arange(BINS)[None, :] >= np.arange(BINS)[:, None]
-    rates = np.where(later, gained / np.where(later, taken, 1.0), 0.0)
-    return rates.max(axis=1)
+    return np.where(_SPANS, gained / np.where(_SPANS, taken, 1.0), 0.0).max(axis=1)

@@ -29,7 +29,7 @@ from speckv_pynq.native import U8, Core, Tier, Workers
 from speckv_pynq.native.layout import CoreConfig
 from speckv_pynq.pool import open_pool
 from speckv_pynq.tiers.places import Places
-from speckv_pynq.tiers.policies import make_policy
+from speckv_pynq.tiers.policies import Policy, make_policy
 from speckv_pynq.tiers.prefetching import Prefetcher
 from speckv_pynq.tiers.rounds import Fetcher
 from speckv_pynq.tiers.staging import Staging
@@ -59,7 +59,9 @@ class TierManager(Closing):
         *,
         layers: int,
         codebook: LoadedCodebook | None = None,
+        policy: Policy | None = None,
     ) -> None:
+        """policy: instead of the one that config names."""
         self.shape, self.config, self.layers = shape, config, layers
         self.codec = Codec(device, shape, scheme, layout_fingerprint, codebook)
         if codebook is not None:
@@ -68,7 +70,7 @@ class TierManager(Closing):
         self._closed = False
         self._buffers: list[DeviceBuffer] = []
         self._staging = Staging(device, self.codec, config.l2_bytes)
-        self._policy = make_policy(config.policy)
+        self._policy = policy or make_policy(config.policy)
         try:
             self._core = self._make_core(device)
             self._workers = Workers(device.num_engines)
@@ -168,6 +170,19 @@ class TierManager(Closing):
         with self._lock:
             self._check_open()
             return self._prefetcher.start(np.ascontiguousarray(handles, np.uint64))
+
+    @property
+    def l2_slots(self) -> int:
+        """Blocks that L2 has room for, beside staging."""
+        return self._core.total_slots(Tier.L2)
+
+    def decoded(self, handles: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        """Which of these blocks are in L1 or L2, (n,)."""
+        wanted = np.ascontiguousarray(handles, np.uint64)
+        with self._lock:
+            self._begin()
+            found = (self._core.heats(tier, wanted) for tier in (Tier.L1, Tier.L2))
+            return ~np.isnan(next(found)) | ~np.isnan(next(found))
 
     def poll(self) -> int:
         """Takes in what has been brought up, as most calls do; how many blocks are still on their way."""
