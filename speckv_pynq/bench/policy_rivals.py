@@ -31,6 +31,10 @@ class Rival(Protocol):
         """How many of them were there."""
         ...
 
+    def holds(self, block: int) -> bool:
+        """Whether it is there."""
+        ...
+
 
 class S3Fifo:
     """Yang et al., FIFO queues are all you need for cache eviction, SOSP 2023, algorithm 1."""
@@ -54,6 +58,10 @@ class S3Fifo:
         for block in misses:
             self._insert(block)
         return len(blocks) - len(misses)
+
+    def holds(self, block: int) -> bool:
+        """Whether it is there."""
+        return block in self._accesses
 
     def _insert(self, block: int) -> None:
         while len(self._accesses) >= self._slots:
@@ -115,6 +123,10 @@ class Arc:
         for block in misses:
             self._miss(block)
         return len(blocks) - len(misses)
+
+    def holds(self, block: int) -> bool:
+        """Whether it is there."""
+        return block in self._once or block in self._often
 
     def _miss(self, block: int) -> None:
         once, often = len(self._once_ghosts), len(self._often_ghosts)

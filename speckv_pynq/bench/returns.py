@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from speckv_pynq.bench import returns_tier as tier
-from speckv_pynq.bench.policy_rivals import RIVALS, hits_of, optimum
-from speckv_pynq.bench.returns_rivals import LfuAged, Lru
+from speckv_pynq.bench.policy_rivals import RIVALS
+from speckv_pynq.bench.returns_rivals import LfuAged, Lru, found, most
 from speckv_pynq.bench.returns_traces import RequestTrace
 from speckv_pynq.prefetch.ahead import ReturnsAhead
 from speckv_pynq.prefetch.returns import ReturnPredictor
@@ -178,9 +178,9 @@ def _slots(trace: RequestTrace, share: float) -> int:
 
 def _hits(policy: str, trace: RequestTrace, learned: dict[str, ReturnPredictor], slots: int) -> int:
     if policy == OPTIMUM:
-        return optimum(trace, slots)
+        return most(trace, slots)
     if policy in OTHERS:
-        return hits_of(OTHERS[policy](slots), trace)
+        return found(OTHERS[policy](slots), trace)
     if policy == COLD:
         return tier.Tier(trace, slots, ReturnPredictor()).run()
     return tier.Tier(trace, slots, copy.deepcopy(learned[policy]), LABELS[policy]).run()

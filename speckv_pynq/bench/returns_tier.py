@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Hashable, Iterable
 from typing import Final
 
@@ -85,7 +84,7 @@ class Units:
 class Tier:
     """A fast tier of `slots` blocks for what is idle: of all units those worth least are not kept, or in part.
 
-    A request's blocks are offered to it when its turn ends, as where sequences in a turn have memory of their own.
+    Sequences in a turn have memory of their own: their blocks leave the tier, and are offered to it when they end.
     label: what the predictor is told of requests when they end.
     """
 
@@ -95,22 +94,36 @@ class Tier:
         self._trace, self._room, self._predictor, self._label = trace, slots, predictor, label
         self._units = Units(trace.blocks, predictor)
         self._resident = np.zeros(trace.blocks, bool)
-        self._under_way: list[tuple[float, int]] = []  # when requests end
+        self._users = np.zeros(trace.blocks, np.int64)  # requests under way
         self.hits = 0
 
     def run(self) -> int:
-        """Blocks found there, of those that the requests read."""
-        for i, request in enumerate(self._trace.requests):
-            while self._under_way and self._under_way[0][0] <= request.starts_s:
-                self._end(*heapq.heappop(self._under_way))
+        """Blocks found there, or under way for another request, of those that the requests read."""
+        for i, over in self._trace.events():
+            request = self._trace.requests[i]
+            if over:
+                self._users[request.blocks] -= 1
+                self._end(request)
+                continue
             self._between(request.starts_s)
             units = self._units.read(request)
             for unit in units:
                 self._predictor.began(unit, request.starts_s)
             self._begin(request, units)
-            self.hits += int(self._resident[request.blocks].sum())
-            heapq.heappush(self._under_way, (request.ends_s, i))
+            self.hits += int(self._here(request.blocks).sum())
+            self._users[request.blocks] += 1
+            leaving = request.blocks[self._resident[request.blocks]]
+            self._resident[leaving] = False
+            self._room += len(leaving)
         return self.hits
+
+    def _here(self, blocks: Ints) -> npt.NDArray[np.bool_]:
+        return self._resident[blocks] | (self._users[blocks] > 0)
+
+    @property
+    def held(self) -> int:
+        """Blocks in it now."""
+        return int(self._resident.sum())
 
     def _between(self, now_s: float) -> None:
         """Between requests."""
@@ -118,11 +131,11 @@ class Tier:
     def _begin(self, request: Request, units: list[int]) -> None:
         """A request begins."""
 
-    def _end(self, now_s: float, i: int) -> None:
-        request, units = self._trace.requests[i], self._units
+    def _end(self, request: Request) -> None:
+        now_s, units = request.ends_s, self._units
         for unit in np.unique(units.of[request.blocks]).tolist():
             self._predictor.ended(unit, now_s, kind=self._label(request), shared=units.shared[unit])
-        entering = request.blocks[~self._resident[request.blocks]]
+        entering = request.blocks[self._users[request.blocks] == 0]
         self._resident[entering] = True
         self._room -= len(entering)
         if self._room < 0:
@@ -174,11 +187,11 @@ class AheadTier(Tier):
                 continue
             self._ahead.began(unit)
             blocks, came_s = self._leave(unit)
-            wanted = [block for block in blocks if not self._resident[block]]
+            wanted = (~self._here(np.array(blocks))).sum()
             if came_s <= now_s:
-                self.on_time += len(wanted)
+                self.on_time += int(wanted)
             else:
-                self.late += len(wanted)
+                self.late += int(wanted)
 
     def _between(self, now_s: float) -> None:
         if now_s < self._next_s:

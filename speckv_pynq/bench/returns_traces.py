@@ -18,6 +18,7 @@ What each figure is from; the rest (spreads, mixes) is chosen, and said at its c
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -69,13 +70,24 @@ class RequestTrace:
             last[request.blocks] = i
         return float((last - first).sum()) / max(1, len(self.requests))
 
+    def events(self) -> list[tuple[int, bool]]:
+        """Requests as they begin and end (True), in order of time; at the same time ends come first."""
+        found: list[tuple[int, bool]] = []
+        under_way: list[tuple[float, int]] = []
+        for i, request in enumerate(self.requests):
+            while under_way and under_way[0][0] <= request.starts_s:
+                found.append((heapq.heappop(under_way)[1], True))
+            found.append((i, False))
+            heapq.heappush(under_way, (request.ends_s, i))
+        return found
+
     @property
     def uses(self) -> int:
         return sum(len(request.blocks) for request in self.requests)
 
     @property
     def calls(self) -> list[npt.NDArray[np.int64]]:
-        """The blocks of each request, as policies without times see them."""
+        """The blocks of each request."""
         return [request.blocks for request in self.requests]
 
 
@@ -103,6 +115,7 @@ HUMAN_S: Final = (
     1.47,
 )  # median; spread of log between people; of one: 80 % under 600 s in all
 TOOL_S: Final = (2.0, 1.1, 0.8)  # the same of tools: mean 5 s in all, spread 1.35
+TOOLS: Final = 20  # the same ones in every trace, used by Zipf's law
 MOST_TOKENS: Final = 128 << 10  # then a session ends
 
 
@@ -138,7 +151,7 @@ def agents(rng: Rng, hours: float, ids: _Ids) -> Iterator[Request]:
     """Loops of tool calls, seconds apart, and a person between them who may come back."""
     tools = [ids.take(tokens) for tokens in rng.uniform(1400, 24_700, 8)]
     popular = 1 / np.arange(1, len(tools) + 1)
-    medians = TOOL_S[0] * rng.lognormal(0, TOOL_S[1], 20)
+    medians = TOOL_S[0] * np.random.default_rng(TOOLS).lognormal(0, TOOL_S[1], TOOLS)
     used = 1 / np.arange(1, len(medians) + 1)
     used /= used.sum()
 

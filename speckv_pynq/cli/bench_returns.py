@@ -54,7 +54,7 @@ def register(benches: options.Commands) -> None:
     options.add_counts(
         parser,
         ("seeds", 5, "traces of each kind"),
-        ("minutes", 60, "of each made trace"),
+        ("minutes", 30, "of each made trace"),
         ("requests", 3000, "of a recorded trace, the first ones"),
         ("sessions", 16, "at once, where a recorded trace gives sessions without times"),
     )

@@ -19,9 +19,10 @@ _WIDTHS_S: Final[F64] = np.append(np.diff(AGES_S), AGES_S[-1])
 # The best of many short ones would be the luckiest.
 LEAST_SPAN_S: Final = 1.0
 _ENDS_S: Final[F64] = AGES_S + _WIDTHS_S
-_SPANS: Final = _ENDS_S[None, :] >= np.minimum(
-    AGES_S + np.maximum(LEAST_SPAN_S, AGES_S), _ENDS_S[-1]
-)[:, None] - 1e-9
+_SPANS: Final = (
+    _ENDS_S[None, :]
+    >= np.minimum(AGES_S + np.maximum(LEAST_SPAN_S, AGES_S), _ENDS_S[-1])[:, None] - 1e-9
+)
 # A class counts as if it had seen the broader one's hazard so many times: enough that a handful of returns does not
 # make a class, few enough that a hundred do. Flat between 4 and 16 where it was measured.
 LEAN: Final = 8.0
@@ -132,7 +133,9 @@ def best_rates(survival: F64) -> F64:
 
     survival: (BINS + 1,) chance to stay away until each bin begins; who returns in a bin does so in its middle.
     """
-    held = np.append(0.0, np.cumsum(_WIDTHS_S * (survival[:-1] + survival[1:]) / 2))
+    # Summed from the end: what is left late is little, and must not drown in what was early.
+    each = _WIDTHS_S * (survival[:-1] + survival[1:]) / 2
+    left = np.append(np.cumsum(each[::-1])[::-1], 0.0)
     gained = survival[:-1, None] - survival[None, 1:]
-    taken = held[None, 1:] - held[:-1, None]
+    taken = left[:-1, None] - left[None, 1:]
     return np.where(_SPANS, gained / np.where(_SPANS, taken, 1.0), 0.0).max(axis=1)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,13 +17,18 @@ from speckv_pynq.prefetch.returns import ReturnPredictor
 
 def known(gap_s: float, units: int = 10) -> ReturnPredictor:
     """Units that are idle since 1000 s, after returns that took gap_s."""
+    return copy.deepcopy(_known(gap_s, units))
+
+
+@functools.cache
+def _known(gap_s: float, units: int) -> ReturnPredictor:
     predictor = ReturnPredictor()
-    for i in range(60):
+    for i in range(20):
         for unit in range(units):
             predictor.began(unit, i * gap_s)
             predictor.ended(unit, i * gap_s)
     for unit in range(units):
-        predictor.began(unit, 60 * gap_s)
+        predictor.began(unit, 20 * gap_s)
         predictor.ended(unit, 1000.0)
     return predictor
 

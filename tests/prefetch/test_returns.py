@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speckv_pynq.errors import ConfigError
-from speckv_pynq.prefetch.return_times import AGES_S, BINS, ReturnTimes, best_rates
+from speckv_pynq.prefetch.return_times import AGES_S, BINS, LEAST_SPAN_S, ReturnTimes, best_rates
 from speckv_pynq.prefetch.returns import ReturnPredictor
 
 Turn = tuple[int, float, str]  # unit, gap, kind
@@ -74,7 +74,7 @@ def test_sooner_is_worth_more_and_long_gone_less() -> None:
     assert predictor.worth([-2], 10.0)[0] == math.inf
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=BINS, max_size=BINS))
 def test_the_index_is_the_best_of_all_spans(hazards: list[float]) -> None:
     survival = np.append(1.0, np.cumprod(1 - np.minimum(hazards, 0.99)))
@@ -85,7 +85,10 @@ def test_the_index_is_the_best_of_all_spans(hazards: list[float]) -> None:
         held = 0.0
         for end in range(first, BINS):
             held += widths[end] * (survival[end] + survival[end + 1]) / 2
-            spans.append((survival[first] - survival[end + 1]) / held)
+            length = AGES_S[end] + widths[end] - AGES_S[first]
+            whole = AGES_S[-1] + widths[-1] - AGES_S[first]
+            if length >= min(whole, max(LEAST_SPAN_S, AGES_S[first])) - 1e-6:
+                spans.append((survival[first] - survival[end + 1]) / held)
         assert rates[first] == pytest.approx(max(spans), rel=1e-6, abs=1e-12)
 
 
@@ -104,7 +107,7 @@ def replay(turns: list[Turn]) -> tuple[ReturnPredictor, float]:
     return predictor, now_s
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(TURNS, st.floats(0, 1e6), st.floats(0.1, 1e4))
 def test_chances_are_chances_and_the_same_again(
     turns: list[Turn], later_s: float, window_s: float
