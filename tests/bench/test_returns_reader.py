@@ -50,7 +50,8 @@ def test_sessions_follow_one_another_and_themselves() -> None:
 
 def test_a_file_is_read_in_order_of_time_with_blocks_from_zero(tmp_path: Path) -> None:
     path = tmp_path / "some.jsonl"
-    path.write_bytes(b"".join(lines({**GOOD, "timestamp": 9}, {**GOOD, "timestamp": 1, "hash_ids": [2353, 7]})))  # fmt: skip
+    late, soon = {**GOOD, "timestamp": 9}, {**GOOD, "timestamp": 1, "hash_ids": [2353, 7]}
+    path.write_bytes(b"".join(lines(late, soon)))
     trace = read(path)
     assert trace.name == "some"
     assert [request.starts_s for request in trace.requests] == pytest.approx([0.001, 0.009])
