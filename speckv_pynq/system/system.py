@@ -64,8 +64,8 @@ class CXLSpecKVSystem(Closing):
     ) -> None:
         """device: one that is open already and becomes the system's; None: the one that config names.
         tiers: instead of the budgets and policy of config. Where the codebook joins N layers in a record, a block
-        has the KV heads of N layers, those of the first one first, and `layer` names the first. clock: seconds, by which
-        policy "returns" learns.
+        has the KV heads of N layers, those of the first one first, and `layer` names the first. clock: seconds, by
+        which policy "returns" learns.
         """
         self.geometry, self.config = geometry, config
         scheme = spec.Scheme[config.scheme.upper()]

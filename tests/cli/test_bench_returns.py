@@ -18,7 +18,7 @@ def check(kept: list[dict]) -> None:
         assert list(shares) == list(figures["closed"]) == POLICIES
         assert max(interval["mean"] for interval in shares.values()) == shares["optimum"]["mean"]
         assert shares["optimum"]["mean"] <= figures["most"] < 1
-        assert figures["closed"]["lru"]["mean"] == 0
+        assert figures["closed"]["optimum"]["mean"] == 1
 
 
 def test_made_traces(speckv) -> None:
