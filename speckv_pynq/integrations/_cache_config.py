@@ -12,7 +12,7 @@ import torch
 from speckv_pynq import spec
 from speckv_pynq.codebook import Codebook
 from speckv_pynq.codec import BlockShape
-from speckv_pynq.config import POLICIES, Policy, TierConfig
+from speckv_pynq.config import POLICIES, PREFETCHES, Policy, Prefetch, TierConfig
 from speckv_pynq.device import Device
 from speckv_pynq.errors import ConfigError
 
@@ -30,7 +30,9 @@ class CacheConfig:
     the CPU as the very tensors that attention reads; l2_bytes None: what staging needs. l3_pool: the memory of L3, by
     name (docs/pools.md). share_equal: blocks whose records are equal are held once (see also `tell_tokens`). policy:
     "dense" (a fixed share stays in L1, right for attention that reads everything), "lru" or "heat" (see
-    speckv_pynq.config.TierConfig). device: see
+    speckv_pynq.config.TierConfig). prefetch: "dense" brings up in the background what later layers, then the next
+    step, will read, as many blocks as L2 holds or prefetch_depth says; it has no effect where everything stays decoded.
+    "none": the default, for on csim the kernels take the cores that a model on the CPU runs on. device: see
     speckv_pynq.device.open_device. num_engines None: for a model on the CPU as many as torch's threads leave cores
     for, 1 or 2 (those threads spin, and engines beside them are slower than one alone), otherwise the device's own
     choice. block_dtype: "fp16", "bf16" or "fp32"; None: the model's dtype, but fp16 for the blocks of an fp32 model
@@ -50,6 +52,8 @@ class CacheConfig:
     l3_pool: str = "device"
     share_equal: bool = False
     policy: Policy = "dense"
+    prefetch: Prefetch = "none"
+    prefetch_depth: int | None = None
     device: str = "csim"
     num_engines: int | None = None
     block_dtype: str | None = None
@@ -59,6 +63,7 @@ class CacheConfig:
         _one_of("scheme", self.scheme, [s.name.lower() for s in spec.Scheme])
         _one_of("block_tokens", self.block_tokens, spec.BLOCK_TOKENS_ALLOWED)
         _one_of("policy", self.policy, POLICIES)
+        _one_of("prefetch", self.prefetch, PREFETCHES)
         if self.block_dtype is not None:
             _one_of("block_dtype", self.block_dtype, [d.name.lower() for d in spec.DType])
         if self.codebook is not None and self.scheme != "klt":
@@ -80,8 +85,9 @@ class CacheConfig:
         if l2_bytes is None:
             l2_bytes = max(16 << 20, 4 * block.slot_bytes)
         return TierConfig(
-            l1_bytes, l2_bytes, self.l3_bytes, self.policy, self.share_equal, self.l3_pool
-        )
+            l1_bytes, l2_bytes, self.l3_bytes, self.policy, self.share_equal, self.l3_pool,
+            self.prefetch, self.prefetch_depth,
+        )  # fmt: skip
 
     def engines_for(self, on_cpu: bool) -> int | None:
         """num_engines, chosen where it was left open for a model on the CPU."""

@@ -15,12 +15,13 @@ from speckv_pynq.block import NUMPY_DTYPES, BlockShape
 from speckv_pynq.closing import Closing
 from speckv_pynq.codebook import Codebook
 from speckv_pynq.codec import Codec, LoadedCodebook
-from speckv_pynq.config import TierConfig
+from speckv_pynq.config import TierConfig, check_tokens
 from speckv_pynq.device import Device, open_device
 from speckv_pynq.errors import ConfigError, NotStored, ShapeError, SpeckvError
 from speckv_pynq.native import U64
 from speckv_pynq.native.page_table import PageTable, block_keys
 from speckv_pynq.pool import FileStore
+from speckv_pynq.prefetch.dense import after
 from speckv_pynq.system import persistence
 from speckv_pynq.system.config import RETURNS, SystemConfig
 from speckv_pynq.system.leases import Leases
@@ -167,27 +168,33 @@ class CXLSpecKVSystem(Closing):
         cur_pos: int,
         recent_tokens: Sequence[int] = (),
         depth_k: int | None = None,
+        *,
+        candidates: Sequence[int] | None = None,
     ) -> int:
-        """Begins to bring up to depth_k (None: the configured depth) blocks into L2 ahead of their get; how many.
+        """Begins to bring up what is read once `layer` has been, up to depth_k blocks ahead; how many it could take.
 
-        Returns at once, as TierManager.prefetch does. In the order in which dense attention reads: the blocks before
-        cur_pos of this layer that are not decoded yet, then those of the following layers. recent_tokens are not used:
-        that order is known without them.
+        Returns at once, as TierManager.prefetch does. In the order of dense attention: the blocks before cur_pos of the
+        following layers, then of the next step's, up to this one's; what is decoded already is passed over. depth_k
+        None: the configured depth. candidates: positions; of each layer only the blocks that hold them, in this order.
+        recent_tokens are checked; the dense order is known without them. ConfigError for what is out of range.
         """
         depth = self.config.prefetch_depth if depth_k is None else depth_k
-        if depth < 0:
-            raise ConfigError(f"depth_k {depth} < 0")
+        self._check_step(layer, cur_pos, depth, recent_tokens)
         blocks = np.arange(cur_pos // self.shape.tokens)
-        handles: list[U64] = []
+        if candidates is not None:
+            blocks = _distinct(np.asarray(candidates, np.int64) // self.shape.tokens, blocks)
+        wanted: list[U64] = []
         with self._lock:
             self._check_open()
-            for at in range(layer, self.geometry.layers, self.span_layers):
-                found = self._pages.lookup(block_keys(req_id, at, blocks))
-                handles.append(found[found != 0])
-                if sum(map(len, handles)) >= depth:
+            for at in after(range(0, self.geometry.layers, self.span_layers), layer):
+                if sum(map(len, wanted)) >= depth:
                     break
-            wanted = np.concatenate(handles)[:depth] if handles else np.empty(0, np.uint64)
-            return self.tiers.prefetch(wanted)
+                found = self._pages.lookup(block_keys(req_id, at, blocks))
+                found = found[found != 0]
+                wanted.append(found[~self.tiers.resident(found)])
+            if not wanted:
+                return 0
+            return self.tiers.prefetch(np.concatenate(wanted)[:depth])
 
     def idle(self, req_id: int, kind: str = "") -> None:
         """A request's turn is over: until it is read or stored to again, its blocks stay in L1 by what that is worth.
@@ -341,6 +348,15 @@ class CXLSpecKVSystem(Closing):
             )
         return np.arange(position // each, (position + tokens) // each)
 
+    def _check_step(self, layer: int, cur_pos: int, depth: int, tokens: Sequence[int]) -> None:
+        if not 0 <= layer < self.geometry.layers:
+            raise ConfigError(f"layer {layer} is not within 0..{self.geometry.layers - 1}")
+        if cur_pos < 0:
+            raise ConfigError(f"cur_pos {cur_pos} < 0")
+        if depth < 0:
+            raise ConfigError(f"depth_k {depth} < 0")
+        check_tokens(tokens)
+
     def _held(self, req_id: int, layer: int, blocks: npt.NDArray[np.int64]) -> U64:
         """Handles with a reference each, so that nobody's free takes them away under the caller."""
         with self._lock:
@@ -362,3 +378,11 @@ class CXLSpecKVSystem(Closing):
     def _check_open(self) -> None:
         if self._closed:
             raise SpeckvError("the system is closed")
+
+
+def _distinct(
+    blocks: npt.NDArray[np.int64], allowed: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Those that are allowed, each once, in their order."""
+    first = np.sort(np.unique(blocks, return_index=True)[1])
+    return blocks[first][np.isin(blocks[first], allowed)]
