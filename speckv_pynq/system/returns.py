@@ -88,7 +88,10 @@ class Returns:
             now_s = self._clock()
             likely = [unit for unit, _ in self.ahead.candidates(now_s)]
             blocks = {unit: self.policy.blocks(unit) for unit in likely}
-        away = {unit: handles[~tiers.decoded(handles)] for unit, handles in blocks.items()}
+        away = {}
+        for unit, handles in blocks.items():
+            with contextlib.suppress(StaleHandle):  # freed meanwhile
+                away[unit] = handles[~tiers.resident(handles)]
         with self._lock:
             chosen = self.ahead.choose(
                 lambda unit: block_bytes * len(away.get(unit, ())),
@@ -97,7 +100,7 @@ class Returns:
             )
         begun = 0
         for unit in chosen:
-            with contextlib.suppress(StaleHandle):  # freed meanwhile
+            with contextlib.suppress(StaleHandle):
                 begun += tiers.prefetch(away[unit])
         return begun
 

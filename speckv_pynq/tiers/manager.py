@@ -216,14 +216,6 @@ class TierManager(Closing):
         """Blocks that L2 has room for, beside staging."""
         return self._core.total_slots(Tier.L2)
 
-    def decoded(self, handles: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-        """Which of these blocks are in L1 or L2, (n,)."""
-        wanted = np.ascontiguousarray(handles, np.uint64)
-        with self._lock:
-            self._begin()
-            found = (self._core.heats(tier, wanted) for tier in (Tier.L1, Tier.L2))
-            return ~np.isnan(next(found)) | ~np.isnan(next(found))
-
     def poll(self) -> int:
         """Takes in what has been brought up, as most calls do; how many blocks are still on their way."""
         with self._lock:

@@ -104,6 +104,6 @@ def test_what_leaves_of_an_owner_are_its_last_blocks() -> None:
         tiers.get(handles[4:6], [0, 0], CACHE.offsets[4:6], CACHE.empty().kv())
         assert residents(tiers) == {*handles[:2].tolist(), *handles[4:6].tolist()}
         assert (
-            tiers.decoded(handles).tolist() == [True] * 2 + [False] * 2 + [True] * 2 + [False] * 6
+            tiers.resident(handles).tolist() == [True] * 2 + [False] * 2 + [True] * 2 + [False] * 6
         )
         assert policy.nbytes > 0
