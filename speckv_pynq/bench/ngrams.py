@@ -50,7 +50,9 @@ class NGrams:
         self.order = order
         counts = {n: _counted(tokens, n, highest=n == order) for n in range(2, order + 1)}
         self._orders = {n: _rows(tokens, n, *found) for n, found in counts.items()}
-        pairs = _counted(tokens, 2, highest=True)[0]  # a token counts in how many contexts it stands
+        pairs = _counted(tokens, 2, highest=True)[
+            0
+        ]  # a token counts in how many contexts it stands
         before = np.bincount(tokens[pairs + 1], minlength=vocabulary) + 0.1
         self._alone = before / before.sum()
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from speckv_pynq import spec
 from speckv_pynq.bench.models import Loaded
 from speckv_pynq.bench.ngrams import NGrams
+from speckv_pynq.device.csim import CsimDevice
 from speckv_pynq.predictor import Predictor
+from speckv_pynq.prefetch.tokens import TokenPredictor
 from speckv_pynq.reference.predictor import History
 
 MISSED = 1 << 20  # the rank of a token that was not named
@@ -28,10 +28,12 @@ MODULES = (
     "mimetypes optparse pathlib pdb pickle platform plistlib poplib pprint random sched shelve shlex shutil smtplib "
     "socket statistics string subprocess tarfile tempfile textwrap threading timeit tokenize trace traceback turtle "
     "typing unittest.case unittest.mock urllib.parse urllib.request uuid warnings weakref zipfile"
-).split()
+)
 
 I64 = npt.NDArray[np.int64]
-Ranks = Callable[[I64], I64]  # (n, tokens) sequences -> (n, tokens - 1) rank of each next token, the best is 0
+Ranks = Callable[
+    [I64], I64
+]  # (n, tokens) sequences -> (n, tokens - 1) rank of each next token, the best is 0
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,10 @@ class Accuracy:
     interval: dict[int, tuple[float, float]]
 
 
-def code(modules: Sequence[str] = MODULES) -> str:
+def code(modules: str = MODULES) -> str:
     """The sources of Python's own modules in a row."""
     found = []
-    for name in modules:
+    for name in modules.split():
         where = importlib.util.find_spec(name)
         if where is not None and where.origin and where.origin.endswith(".py"):
             found.append(Path(where.origin).read_text(encoding="utf-8", errors="replace"))
@@ -95,16 +97,21 @@ def of_copying(sequences: I64) -> I64:
     return out
 
 
-def of_predictor(predictor: Predictor, step: Callable[[], Any]) -> Ranks:
-    """Of a token predictor, all sequences at once; step(): makes a fresh one with .read(tokens) -> (n, 8) tokens."""
+def of_predictor(predictor: Predictor) -> Ranks:
+    """Of a token predictor on csim, all sequences at once, each from its beginning."""
 
     def ranks(sequences: I64) -> I64:
-        reader = step()
-        out = np.full((len(sequences), sequences.shape[1] - 1), MISSED, np.int64)
-        for at in range(sequences.shape[1] - 1):
-            named = reader(sequences[:, at])
-            hit = named == sequences[:, at + 1, None]
-            out[:, at] = np.where(hit.any(axis=1), hit.argmax(axis=1), MISSED)
+        rows, length = sequences.shape
+        out = np.full((rows, length - 1), MISSED, np.int64)
+        capacity = 1 << (length - 1).bit_length()
+        with CsimDevice(1) as device, TokenPredictor(device, predictor, capacity, rows) as run:
+            requests = np.arange(rows)
+            for req_id in requests.tolist():
+                run.open(req_id)
+            for at in range(length - 1):
+                named = run.step(requests, sequences[:, at]).token
+                hit = named == sequences[:, at + 1, None]
+                out[:, at] = np.where(hit.any(axis=1), hit.argmax(axis=1), MISSED)
         return out
 
     return ranks
@@ -115,21 +122,16 @@ def without_bonus(predictor: Predictor) -> Predictor:
     return replace(predictor, bonus=np.zeros_like(predictor.bonus))
 
 
-def of_model(loaded: Loaded, advance: Callable[[], None]) -> Ranks:
-    """Of the language model itself."""
+def of_model(loaded: Loaded) -> Ranks:
+    """Of the language model itself, which has seen the same tokens of the sequence."""
 
     @torch.inference_mode()
     def ranks(sequences: I64) -> I64:
         out = []
         for tokens in torch.from_numpy(sequences):
             logits = loaded.model(tokens[None].to(loaded.model.device)).logits[0, :-1].float()
-            following = tokens[1:].to(logits.device)
-            own = logits.gather(1, following[:, None])
+            own = logits.gather(1, tokens[1:, None].to(logits.device))
             out.append((logits > own).sum(1).cpu().numpy())
-            advance()
         return np.stack(out)
 
     return ranks
-
-
-assert spec.PREDICTOR_TOP == max(TOPS)

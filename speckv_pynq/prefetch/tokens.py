@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 from dataclasses import dataclass
 from typing import Final
@@ -17,18 +18,11 @@ from speckv_pynq.predictor import Predictor
 from speckv_pynq.predictor.image import image_of, state_bytes
 
 MAX_BATCH: Final = 1024  # steps of one kernel call; longer ones are cut
-_WORDS: Final = spec.PREDICTION.itemsize // 4  # of a descriptor, as the host fills it in
 _SLOT_BYTES: Final = spec.PREDICTOR_TOP * spec.CANDIDATE.itemsize
+# A descriptor up to its flags; packed one by one, because NumPy takes longer for few.
+_PREDICTION: Final = struct.Struct("<QQ4IH4B")
 
 Integers = npt.ArrayLike
-
-
-def _offset(field: str) -> int:
-    return int(spec.PREDICTION.fields[field][1])  # type: ignore[index]
-
-
-_TOKEN: Final = _offset("token") // 4
-_RESULT: Final = _offset("result") // 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +86,7 @@ class TokenPredictor(Closing):
         self._lock = threading.Lock()
         self._slots: dict[int, int] = {}
         self._free = list(range(max_sequences))[::-1]
+        self._max_sequences = max_sequences
         image = image_of(predictor)
         self._image = device.allocate(len(image))
         self._image.array[:] = np.frombuffer(image, np.uint8)
@@ -101,13 +96,9 @@ class TokenPredictor(Closing):
         self._descriptors = device.allocate(MAX_BATCH * spec.PREDICTION.itemsize)
         self._completions = device.allocate(MAX_BATCH * spec.COMPLETION.itemsize)
         self._candidates = device.allocate(MAX_BATCH * _SLOT_BYTES)
-        self._table = self._descriptors.array.view(np.uint32).reshape(-1, _WORDS)
-        self._rows = np.zeros(max_sequences, spec.PREDICTION)
-        self._rows["state_offset"] = np.arange(max_sequences) * self.state_bytes
-        self._rows["fingerprint"] = predictor.fingerprint
-        self._rows["capacity"] = capacity
-        self._row_words = self._rows.view(np.uint32).reshape(-1, _WORDS)
-        self._numbers = np.arange(MAX_BATCH, dtype=np.uint32)
+        self._table = self._descriptors.array.data
+        self._statuses = self._completions.array.view(np.uint16).reshape(MAX_BATCH, -1)[:, 0]
+        self._found = self._candidates.array.reshape(MAX_BATCH, _SLOT_BYTES)
 
     @property
     def image_bytes(self) -> int:
@@ -133,12 +124,10 @@ class TokenPredictor(Closing):
                 raise PredictorError(f"request {req_id} is open")
             if not self._free:
                 raise PoolFull(
-                    f"request {req_id}: {len(self._slots)} sequences of {len(self._rows)} are open; close one, "
+                    f"request {req_id}: {len(self._slots)} sequences of {self._max_sequences} are open; close one, "
                     "or ask for more max_sequences"
                 )
-            slot = self._free.pop()
-            self._rows["req_id"][slot] = req_id
-            self._slots[req_id] = slot
+            self._slots[req_id] = self._free.pop()
 
     def extend(self, req_id: int, tokens: Integers) -> None:
         """Takes tokens in and predicts nothing, as for a prompt.
@@ -149,13 +138,11 @@ class TokenPredictor(Closing):
         taken = self._checked(tokens)
         with self._lock:
             slot = self._slot_of(req_id)
-            row = self._rows[slot : slot + 1].copy()
-            row["top"], row["flags"] = 1, spec.PredictionFlag.ADVANCE_ONLY
-            words = row.view(np.uint32)
+            fixed = 0, req_id, 0, 0, 0, 1, int(spec.PredictionFlag.ADVANCE_ONLY)
             for first in range(0, len(taken), MAX_BATCH):
                 part = taken[first : first + MAX_BATCH]
-                self._table[: len(part)] = words
-                self._table[: len(part), _TOKEN] = part
+                for i, token in enumerate(part):
+                    self._describe(i, slot, token, fixed)
                 self._run(len(part))
 
     def step(
@@ -178,24 +165,21 @@ class TokenPredictor(Closing):
         if not (0 <= layer < 1 << 16 and 0 <= head < 1 << 8 and 0 <= kind <= 1):
             raise ConfigError(f"no address has layer {layer}, head {head}, kind {kind}")
         taken = self._checked(tokens)
-        requests = np.atleast_1d(np.asarray(req_ids)).tolist()
+        requests = np.asarray(req_ids).reshape(-1).tolist()
         if len(requests) != len(taken):
             raise PredictorError(f"{len(requests)} requests, {len(taken)} tokens")
-        out = np.empty((len(taken), spec.PREDICTOR_TOP * spec.CANDIDATE.itemsize), np.uint8)
+        out = np.empty((len(taken), _SLOT_BYTES), np.uint8)
         with self._lock:
             slots = [self._slot_of(req_id) for req_id in requests]
             for first in range(0, len(taken), MAX_BATCH):
                 n = min(MAX_BATCH, len(taken) - first)
-                self._fill(slots[first : first + n], taken[first : first + n])
-                table = self._descriptors.array[: n * spec.PREDICTION.itemsize].view(
-                    spec.PREDICTION
-                )
-                table["top"] = top
-                if layer or head or kind:
-                    table["layer"], table["head"], table["kind"] = layer, head, kind
+                for i in range(n):
+                    at = first + i
+                    fixed = i, requests[at], layer, head, kind, top, 0
+                    self._describe(i, slots[at], taken[at], fixed)
                 self._run(n)
                 self._candidates.sync_from_device(0, n * _SLOT_BYTES)
-                out[first : first + n] = self._candidates.array[: n * _SLOT_BYTES].reshape(n, -1)
+                out[first : first + n] = self._found[:n]
         return Candidates(out.view(spec.CANDIDATE)[:, :top])
 
     def close(self, req_id: int | None = None) -> None:
@@ -233,22 +217,28 @@ class TokenPredictor(Closing):
             raise PredictorError(f"request {req_id} is not open")
         return slot
 
-    def _checked(self, tokens: Integers) -> npt.NDArray[np.uint32]:
-        given = np.atleast_1d(np.asarray(tokens))
-        if given.ndim != 1 or (len(given) and given.dtype.kind not in "iu"):
+    def _checked(self, tokens: Integers) -> list[int]:
+        given = np.asarray(tokens)
+        if given.ndim > 1 or (given.size and given.dtype.kind not in "iu"):
             raise PredictorError(f"tokens: {given.ndim}-D {given.dtype}, not (n,) integers")
-        if len(given) and not 0 <= int(given.min()) <= int(given.max()) < self.predictor.vocabulary:
+        taken: list[int] = given.reshape(-1).tolist()
+        if taken and not 0 <= min(taken) <= max(taken) < self.predictor.vocabulary:
             raise PredictorError(
-                f"tokens {given.min()}..{given.max()} are not within 0..{self.predictor.vocabulary - 1}"
+                f"tokens {min(taken)}..{max(taken)} are not within 0..{self.predictor.vocabulary - 1}"
             )
-        return given.astype(np.uint32)
+        return taken
 
-    def _fill(self, slots: list[int], tokens: npt.NDArray[np.uint32]) -> None:
-        n = len(slots)
-        table = self._table[:n]
-        np.take(self._row_words, slots, axis=0, out=table)
-        table[:, _TOKEN] = tokens
-        table[:, _RESULT] = self._numbers[:n]
+    def _describe(self, index: int, slot: int, token: int, fixed: tuple[int, ...]) -> None:
+        """fixed: result, req_id, layer, head, kind, top, flags."""
+        _PREDICTION.pack_into(
+            self._table,
+            index * spec.PREDICTION.itemsize,
+            slot * self.state_bytes,
+            self.predictor.fingerprint,
+            token,
+            self.capacity,
+            *fixed,
+        )
 
     def _run(self, count: int) -> None:
         """Runs the first descriptors; PredictorError for a state that the kernel refuses."""
@@ -263,10 +253,11 @@ class TokenPredictor(Closing):
         )
         done_bytes = count * spec.COMPLETION.itemsize
         self._completions.sync_from_device(0, done_bytes)
+        if not any(self._statuses[:count].tolist()):
+            return
         done = self._completions.array[:done_bytes].view(spec.COMPLETION)
-        if done["status"].any():
-            bad = int(np.flatnonzero(done["status"])[0])
-            raise PredictorError(
-                f"step {bad} of {count}: status {spec.Status(int(done['status'][bad])).name.lower()}, "
-                f"value {done['value'][bad]}, limit {done['limit'][bad]}"
-            )
+        bad = int(np.flatnonzero(done["status"])[0])
+        raise PredictorError(
+            f"step {bad} of {count}: status {spec.Status(int(done['status'][bad])).name.lower()}, "
+            f"value {done['value'][bad]}, limit {done['limit'][bad]}"
+        )

@@ -44,7 +44,8 @@ def _assigned(nearness: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.in
     nearest = np.argpartition(-nearness, few - 1, axis=1)[:, :few]
     values = np.take_along_axis(nearness, nearest, axis=1)
     inside = np.argsort(-values, axis=1, kind="stable")
-    nearest, values = (np.take_along_axis(a, inside, axis=1) for a in (nearest, values))
+    nearest = np.take_along_axis(nearest, inside, axis=1)
+    values = np.take_along_axis(values, inside, axis=1)
     margin = values[:, 0] - values[:, min(1, few - 1)]
     room = np.full(nearness.shape[1], size)
     found = np.empty(len(nearness), np.int64)
