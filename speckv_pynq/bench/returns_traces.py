@@ -1,19 +1,18 @@
 """Requests of many conversations, agents and callers of an API: made up from published figures.
 
-What each figure is from; the rest (spreads, mixes) is chosen, and said at its constant:
-
-- Chats: 142,808 shared conversations have 4.6 turns on average (ShareChat, arXiv 2512.17843, abstract); 73 % of
-  ShareGPT's have more than one (CachedAttention, arXiv 2403.19708). 80 % of what is read again in a chat service is
-  within 10 minutes (KVCache Cache in the Wild, arXiv 2506.02634, trace A). Prompts of 7,590 tokens and answers of 182
-  on average (Mooncake, arXiv 2407.00079, sec. 4.2).
-- Agents: 9.2 requests a session, median 1, 90th percentile 18; 7.8 steps after a tool's call a request, median 1,
-  90th percentile 20 (TraceLab, arXiv 2606.30560, table of counts per session). Tools take milliseconds to tens of
-  seconds (Continuum, arXiv 2511.02230); median 2 s, mean 5 s (AIPerf 0.13, manifest of its agentic data set, which
-  also gives the appended tokens: median 4,000, mean 6,000, and prefixes that all sessions share). Tool definitions
-  of 890 to 17,300 tokens and system prompts of 498 to 7,460 (cc-traces-weka-042026).
-- API callers: hardly any return; 97 % of what is read again are prompts' common beginnings, 80 % of it within 10 s
-  (2506.02634, trace B), popular by Zipf's law.
+- Chats: 4.6 turns on average (142,808 shared conversations: ShareChat, arXiv 2512.17843, abstract); 73 % have more than
+  one (ShareGPT, by CachedAttention, arXiv 2403.19708). 80 % of returns within 10 minutes (KVCache Cache in the Wild, arXiv
+  2506.02634, trace A).
+- Agents: 9.2 requests a session, median 1, 90th percentile 18; 7.8 steps after a tool's call a request, median 1, 90th
+  percentile 20 (TraceLab, arXiv 2606.30560, counts per session). Gaps while a tool runs: median 2 s, mean 5 s; a
+  session's first own tokens: median 5,000, mean 15,000 (AIPerf 0.13, manifest of its agentic data set); tools of one name
+  take times of their own, from milliseconds to tens of seconds (Continuum, arXiv 2511.02230). Common beginnings of 890 to
+  17,300 tokens of tools and 498 to 7,460 of system prompt (cc-traces-weka-042026). Answers of 182 tokens on average
+  (Mooncake, arXiv 2407.00079, sec. 4.2).
+- API callers: hardly any return; what is read again are prompts' common beginnings (97 %: 2506.02634, trace B).
 - Answers' lengths are exponential, prompts' log-normal, arrivals burstier than Poisson's (ServeGen, arXiv 2505.09999).
+
+All else is chosen: rates, spreads, lengths that no figure above gives, Zipf's law for what is popular.
 """
 
 from __future__ import annotations

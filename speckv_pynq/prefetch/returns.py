@@ -19,6 +19,8 @@ from speckv_pynq.prefetch.return_times import F64, Ints, ReturnTimes, bin_of
 MAX_KINDS: Final = 64  # told apart; what comes after them counts as one
 SWEEP: Final = 256  # returns after which those still away are counted
 _TURNS: Final = (1, 2, 4, 8, 16)
+_OF_UNITS: Final = ("_unit", "_row", "_since", "_counted", "_busy", "_turns", "_gap", "_idle")
+_ENTRY_BYTES: Final = 100  # of a unit in a dict
 _NEVER: Final = 0.0  # worth of what is not known
 
 
@@ -46,8 +48,11 @@ class ReturnPredictor:
     def __len__(self) -> int:
         return len(self._slots)
 
-    def __contains__(self, unit: int) -> bool:
-        return unit in self._slots
+    @property
+    def nbytes(self) -> int:
+        """What it takes itself."""
+        of_units = sum(getattr(self, name).nbytes for name in _OF_UNITS)
+        return self.times.nbytes + of_units + _ENTRY_BYTES * len(self._slots)
 
     def began(self, unit: int, now_s: float) -> None:
         """A turn of a unit begins: what is known of it, its return after an absence included."""
@@ -157,7 +162,7 @@ class ReturnPredictor:
         if not self._free:
             first = len(self._row)
             more = max(64, first)
-            for name in ("_unit", "_row", "_since", "_counted", "_busy", "_turns", "_gap", "_idle"):
+            for name in _OF_UNITS:
                 array = getattr(self, name)
                 setattr(self, name, np.concatenate([array, np.zeros(more, array.dtype)]))
             self._free += range(first + more - 1, first - 1, -1)

@@ -317,7 +317,9 @@ class CXLSpecKVSystem(Closing):
                 leases=directory.leases,
                 recalls=directory.recalls,
                 fenced_agents=directory.fenced,
-                metadata_bytes=pages.metadata_bytes + directory.metadata_bytes,
+                metadata_bytes=pages.metadata_bytes
+                + directory.metadata_bytes
+                + (0 if self.returns is None else self.returns.predictor.nbytes),
             )
 
     def close(self) -> None:
