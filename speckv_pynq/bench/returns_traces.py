@@ -1,14 +1,14 @@
 """Requests of many conversations, agents and callers of an API: made up from published figures.
 
-- Chats: 4.6 turns on average (142,808 shared conversations: ShareChat, arXiv 2512.17843, abstract); 73 % have more than
-  one (ShareGPT, by CachedAttention, arXiv 2403.19708). 80 % of returns within 10 minutes (KVCache Cache in the Wild, arXiv
-  2506.02634, trace A).
+- Chats: 4.6 turns on average (142,808 shared conversations: ShareChat, arXiv 2512.17843, abstract); 73 % have more
+  than one (ShareGPT, by CachedAttention, arXiv 2403.19708). 80 % of returns within 10 minutes (KVCache Cache in the
+  Wild, arXiv 2506.02634, trace A).
 - Agents: 9.2 requests a session, median 1, 90th percentile 18; 7.8 steps after a tool's call a request, median 1, 90th
   percentile 20 (TraceLab, arXiv 2606.30560, counts per session). Gaps while a tool runs: median 2 s, mean 5 s; a
-  session's first own tokens: median 5,000, mean 15,000 (AIPerf 0.13, manifest of its agentic data set); tools of one name
-  take times of their own, from milliseconds to tens of seconds (Continuum, arXiv 2511.02230). Common beginnings of 890 to
-  17,300 tokens of tools and 498 to 7,460 of system prompt (cc-traces-weka-042026). Answers of 182 tokens on average
-  (Mooncake, arXiv 2407.00079, sec. 4.2).
+  session's first own tokens: median 5,000, mean 15,000 (AIPerf 0.13, manifest of its agentic data set); tools of one
+  name take times of their own, from milliseconds to tens of seconds (Continuum, arXiv 2511.02230). Common beginnings
+  of 890 to 17,300 tokens of tools and 498 to 7,460 of system prompt (cc-traces-weka-042026). Answers of 182 tokens on
+  average (Mooncake, arXiv 2407.00079, sec. 4.2).
 - API callers: hardly any return; what is read again are prompts' common beginnings (97 %: 2506.02634, trace B).
 - Answers' lengths are exponential, prompts' log-normal, arrivals burstier than Poisson's (ServeGen, arXiv 2505.09999).
 
@@ -108,11 +108,8 @@ def renumbered(name: str, requests: list[Request]) -> RequestTrace:
 # Sessions that begin in an hour, chosen so that each trace has a few thousand requests.
 PER_HOUR: Final = {"chat": 600, "agents": 60, "api": 2400}
 BURSTS: Final = 0.5  # shape of the gamma distribution of arrivals; 1 would be Poisson's
-HUMAN_S: Final = (
-    120.0,
-    1.2,
-    1.47,
-)  # median; spread of log between people; of one: 80 % under 600 s in all
+# Median; spread of the logarithm between people; of one: 80 % under 600 s in all.
+HUMAN_S: Final = (120.0, 1.2, 1.47)
 TOOL_S: Final = (2.0, 1.1, 0.8)  # the same of tools: mean 5 s in all, spread 1.35
 TOOLS: Final = 20  # the same ones in every trace, used by Zipf's law
 MOST_TOKENS: Final = 128 << 10  # then a session ends
