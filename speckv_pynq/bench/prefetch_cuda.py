@@ -1,6 +1,6 @@
 """Dense decoding on a GPU whose cache is mostly in pinned host memory: prefetch beside demand. No model of a link.
 
-The layers are of the size of Llama 3.2 1B's, with random weights, one sequence; keys stand rotated, RoPE is left out.
+The layers are of the size of Llama 3.1 70B's, with random weights, one sequence; keys stand rotated, RoPE is left out.
 The host asks layer by layer: it waits until the GPU has come to a layer, looks which blocks are there, and goes on. So
 "at the instant the layer asks" is an instant of both.
 """
@@ -15,7 +15,7 @@ from typing import Final
 
 import torch
 
-from speckv_pynq.bench.prefetch_decoder import Decoder, ModelSize
+from speckv_pynq.bench.prefetch_decoder import LARGE, Decoder, ModelSize
 from speckv_pynq.bench.prefetch_ring import CudaLane, Lane, Ring
 from speckv_pynq.errors import ConfigError, DependencyMissing, DeviceError
 
@@ -102,7 +102,7 @@ def run(
 def measure(
     rounds: int,
     steps: int,
-    size: ModelSize | None = None,
+    size: ModelSize = LARGE,
     advance: Callable[[], None] = lambda: None,
 ) -> Figures:
     """`rounds` times `steps` steps with prefetch, then as many on demand, by turns; DependencyMissing without a GPU.
@@ -113,7 +113,7 @@ def measure(
         raise ConfigError(f"rounds {rounds} < 1 or steps {steps} < 1")
     if not torch.cuda.is_available():
         raise DependencyMissing("--compute cuda needs a CUDA device, and torch made for it")
-    size, device = size or ModelSize(), torch.device("cuda")
+    device = torch.device("cuda")
     lane = CudaLane()
 
     def reach() -> None:  # of the computation: what the lane copies goes on

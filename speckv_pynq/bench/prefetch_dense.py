@@ -192,8 +192,8 @@ def _figures(settings: Settings, counts: dict[str, Counts], links: list[float]) 
 @contextmanager
 def _modes(settings: Settings) -> Iterator[tuple[dict[str, Mode], Link]]:
     """All modes on one device behind one link, which has no limit yet; each with its own copy of the cache."""
-    size = ModelSize(layers=settings.layers, vocabulary=VOCABULARY)
-    decoder = Decoder(size, settings.tokens, torch.device("cpu"), torch.float32, shared=True)
+    size = ModelSize(layers=settings.layers, vocabulary=VOCABULARY, alike=True)
+    decoder = Decoder(size, settings.tokens, torch.device("cpu"), torch.float32)
     shape = BlockShape(BLOCK_TOKENS, size.kv_heads, size.head_dim, spec.DType.FP16)
     blocks = settings.layers * settings.tokens // BLOCK_TOKENS
     whole, link = blocks * shape.block_bytes, Link(LATENCY_S)

@@ -16,7 +16,9 @@ import torch
 from speckv_pynq.errors import ConfigError
 from speckv_pynq.prefetch.dense import DensePlanner
 
-COPY_BYTES: Final = 4 << 20  # of one copy at most: enough to be worth its call
+COPY_BYTES: Final = (
+    32 << 20
+)  # of one copy at most: more than a layer streams, so that calls are few
 _SEQUENCE: Final = 0
 
 
@@ -99,7 +101,7 @@ class Ring:
         self._lane = lane
         self._most = max(1, COPY_BYTES // (self._source[0].nbytes or 1))
         self._copies: deque[Copy] = deque()  # in the ring, oldest first
-        self._up: set[int] = set()  # blocks in the ring
+        self._up = np.zeros(self.layers * self.blocks, bool)  # which blocks are in the ring
         self._slot, self._used = 0, 0
         self._freed: Any = None  # the computation has read what the free slots held
         for layer in range(self.layers):
@@ -120,8 +122,7 @@ class Ring:
         What is not on its way is copied now. The blocks leave the ring.
         """
         numbers = self._numbers(layer)
-        missing = [number for number in numbers.tolist() if number not in self._up]
-        self._start(np.array(missing, np.int64))
+        self._start(numbers[~self._up[numbers]])
         at = self._unpack(target, 0, self.l1[layer])
         while self._copies and self._copies[0].first // self.blocks == layer:
             copy = self._copies.popleft()
@@ -129,36 +130,37 @@ class Ring:
             at = self._unpack(target, at, self.l2[copy.slot : copy.slot + copy.count])
             self._used -= copy.count
             self.read += copy.count
-            self._up.difference_update(range(copy.first, copy.first + copy.count))
+            self._up[copy.first : copy.first + copy.count] = False
         self._freed = self._lane.mark()
         self.planner.asked(_SEQUENCE, layer)
 
     def feed(self) -> None:
         """Begins to copy what the planner says comes next."""
         ahead = self.planner.ahead(_SEQUENCE).astype(np.int64)
-        new = np.array([number for number in ahead.tolist() if number not in self._up], np.int64)
-        self._start(new[: len(self.l2) - self._used])
+        self._start(ahead[~self._up[ahead]][: len(self.l2) - self._used])
 
     def _numbers(self, layer: int) -> np.ndarray:
         return np.arange((layer + 1) * self.blocks - self.streamed, (layer + 1) * self.blocks)
 
     def _start(self, numbers: np.ndarray) -> None:
         """Copies blocks, neighbours together, to the ring's next slots, which are free."""
+        apart = numbers[1:] != numbers[:-1] + 1
+        apart |= numbers[1:] % self.blocks == 0
         at = 0
-        while at < len(numbers):
-            first = int(numbers[at])
-            most = min(self._most, len(self.l2) - self._slot, len(numbers) - at)
-            run = numbers[at : at + most] == first + np.arange(most)
-            run &= numbers[at : at + most] // self.blocks == first // self.blocks
-            count = most if run.all() else int(np.argmin(run))
-            slots = self.l2[self._slot : self._slot + count]
-            event = self._lane.copy(slots, self._source[first : first + count], self._freed)
-            self._copies.append(Copy(first, count, self._slot, event))
-            self._up.update(range(first, first + count))
-            self._slot = (self._slot + count) % len(self.l2)
-            self._used += count
-            self.copied += count
-            at += count
+        for end in [*(np.flatnonzero(apart) + 1).tolist(), len(numbers)]:
+            while at < end:
+                count = min(self._most, len(self.l2) - self._slot, end - at)
+                self._copy(int(numbers[at]), count)
+                at += count
+
+    def _copy(self, first: int, count: int) -> None:
+        slots = self.l2[self._slot : self._slot + count]
+        event = self._lane.copy(slots, self._source[first : first + count], self._freed)
+        self._copies.append(Copy(first, count, self._slot, event))
+        self._up[first : first + count] = True
+        self._slot = (self._slot + count) % len(self.l2)
+        self._used += count
+        self.copied += count
 
     @staticmethod
     def _unpack(target: torch.Tensor, at: int, blocks: torch.Tensor) -> int:

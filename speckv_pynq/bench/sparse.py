@@ -18,7 +18,7 @@ from speckv_pynq.bench.sparse_replay import (
     replay,
 )  # fmt: skip
 from speckv_pynq.prefetch.bounds import Floats, Index
-from speckv_pynq.prefetch.candidates import Candidates, following, joined, standing
+from speckv_pynq.prefetch.pointers import Pointers, following, joined, standing
 from speckv_pynq.prefetch.ranking import DEFAULT, Ranker, Weights
 
 SHARES = (1 / 8, 1 / 4, 1 / 2)  # of the blocks, that a step reads
@@ -54,7 +54,7 @@ class Cost:
     choose_us: float
 
 
-def known(tokens: Index) -> Candidates:
+def known(tokens: Index) -> Pointers:
     """What followed earlier uses of the newest token: no prediction is needed for that."""
     return following(tokens[:, :-1], tokens[:, -1:], np.ones((len(tokens), 1), np.float32))
 
@@ -99,7 +99,7 @@ def ablation(
     return out
 
 
-def _with_guess(guess: Guess, tokens: Index) -> Candidates:
+def _with_guess(guess: Guess, tokens: Index) -> Pointers:
     """For a step whose token is known: where the tokens stand that it may give."""
     return joined(known(tokens), standing(tokens, *guess(tokens)))
 

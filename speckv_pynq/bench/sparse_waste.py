@@ -12,8 +12,8 @@ import numpy.typing as npt
 from speckv_pynq.bench.sparse_guesses import Guess
 from speckv_pynq.bench.sparse_replay import RECENT_BLOCKS, SINK_BLOCKS, Scene, points, replay
 from speckv_pynq.prefetch.bounds import Floats, Index
-from speckv_pynq.prefetch.candidates import Candidates, following
 from speckv_pynq.prefetch.history import History
+from speckv_pynq.prefetch.pointers import Pointers, following
 from speckv_pynq.prefetch.ranking import DEFAULT, best, combined
 
 ROOM = 1.5  # budgets of blocks that L1 holds, the last ones used
@@ -50,7 +50,7 @@ def waste(
     return out
 
 
-def _after_guess(guess: Guess, tokens: Index) -> Candidates:
+def _after_guess(guess: Guess, tokens: Index) -> Pointers:
     """For the step to come, whose token is not known yet."""
     return following(tokens, *guess(tokens))
 

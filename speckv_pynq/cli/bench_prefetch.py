@@ -24,8 +24,8 @@ L3 and the device stands a MODEL of a link: 2 us, and 1.2 times the bytes that m
 blocks are all in L1, which is measured again in each round; waiting for it takes no CPU time. Prefetch and demand run
 by turns on the same engine and link.
 
-With --compute cuda the dense decoding runs on a GPU, and nothing is a model: L3 is raw FP16 blocks in pinned host
-memory, L1 and L2 are as above on the GPU. Copies run on a stream beside the computation, ahead of it in the planner's
+With --compute cuda the dense decoding runs on a GPU, and nothing is a model: 16 layers of Llama 3.1 70B's sizes, L3 raw
+FP16 blocks in pinned host memory, L1 and L2 as above on the GPU. Copies run on a stream beside the computation, ahead of it in the planner's
 order, or when a layer asks (demand). The sequence is as long as the link carries 1.2 times what must come up in a step.
 """
 EPILOG = """\

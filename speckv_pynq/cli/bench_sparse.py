@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import speckv_pynq
 from speckv_pynq.cli import options
 from speckv_pynq.cli.output import Output
 from speckv_pynq.errors import ConfigError
@@ -16,12 +17,15 @@ from speckv_pynq.prefetch.ranking import DEFAULT
 
 if TYPE_CHECKING:
     from speckv_pynq.bench.attention_traces import AttentionTrace
+    from speckv_pynq.bench.sparse_guesses import Guess
     from speckv_pynq.bench.sparse_replay import Scene
     from speckv_pynq.prefetch.bounds import Floats
 
     Stage = Callable[[str, float], Callable[..., None]]
 
 NAME = "sparse"
+TRUE = "true"  # the guess that knows what comes
+SHIPPED = Path(speckv_pynq.__file__).parent / "predictors" / "smollm2.safetensors"
 
 DESCRIPTION = """\
 Sparse attention reads a budget of blocks of 16 tokens a layer and step: sinks and newest blocks always, the others by
@@ -51,6 +55,12 @@ def register(benches: options.Commands) -> None:
         ("tokens", 2048, "of a sequence"),
         ("steps", 64, "of them decoded, the last ones"),
         ("sequences", 2, "from all over the text"),
+    )
+    parser.add_argument(
+        "--predictor",
+        type=options.existing_file,
+        metavar="FILE",
+        help="made by `speckv predictor train`, to see what it adds; default: the package's, for SmolLM2",
     )
     parser.add_argument(
         "--fit",
@@ -90,11 +100,15 @@ def measure(arguments: argparse.Namespace, output: Output) -> dict[str, Any]:
         for share in sparse.SHARES:
             mass[_name(share)] = sparse.masses(scene, share, pointing, fitted)
             advance()
-        predictors = {"true": sparse_guesses.truth(scene.tokens), "copy": sparse_guesses.copy}
+        predictors = _predictors(arguments, scene)
         parts = sparse.ablation(scene, sparse.ABLATION_SHARE, pointing, predictors)
         advance()
         wastes = sparse_waste.waste(scene, sparse.ABLATION_SHARE, pointing, predictors)
-        accuracy = sparse_guesses.accuracy(sparse_guesses.copy, scene.tokens, scene.first)
+        accuracy = {
+            name: sparse_guesses.accuracy(guess, scene.tokens, scene.first)
+            for name, guess in predictors.items()
+            if name != TRUE
+        }
         cost = sparse.cost()
     _show_mass(output, arguments, scene, mass)
     if fitted is not None:
@@ -120,7 +134,7 @@ def measure(arguments: argparse.Namespace, output: Output) -> dict[str, Any]:
         "waste": [asdict(figures) for figures in wastes],
         "wasted": default.wasted,
         "weights": asdict(DEFAULT if fitted is None else fitted),
-        "guess_accuracy": {"copy": accuracy},
+        "guess_accuracy": accuracy,
         "cost": asdict(cost),
     }
 
@@ -156,6 +170,18 @@ def _prepared(traces: list[AttentionTrace], stage: Stage) -> tuple[Scene, list[F
     return scene, sparse_replay.points(scene, sparse.known)
 
 
+def _predictors(arguments: argparse.Namespace, scene: Scene) -> dict[str, Guess]:
+    from speckv_pynq.bench import models, sparse_guesses
+
+    out: dict[str, Guess] = {TRUE: sparse_guesses.truth(scene.tokens), "copy": sparse_guesses.copy}
+    path = arguments.predictor
+    if path is None and arguments.model == models.SMOLLM2:
+        path = SHIPPED
+    if path is not None:
+        out["LSTM"] = sparse_guesses.trained(path, scene.tokens, scene.first)
+    return out
+
+
 def _name(share: float) -> str:
     return f"1/{1 / share:.0f}"
 
@@ -181,7 +207,7 @@ def _show_mass(
     )
 
 
-def _show_parts(output: Output, parts: list[Any], accuracy: float) -> None:
+def _show_parts(output: Output, parts: list[Any], accuracy: dict[str, float]) -> None:
     rows = [
         (part.signal, f"{part.points:+.3f}", f"{part.low:+.3f} .. {part.high:+.3f}")
         for part in parts
@@ -191,9 +217,9 @@ def _show_parts(output: Output, parts: list[Any], accuracy: float) -> None:
         ("", "adds", "95 %"),
         rows,
     )
+    known = ", ".join(f"{name} {100 * share:.0f} %" for name, share in accuracy.items())
     output.note(
-        f"next token: where it stands, beside what followed the newest one; copy: its 4 guesses hold the next token "
-        f"in {100 * accuracy:.0f} % of steps"
+        f"next token: where it stands, beside what followed the newest one; among the 4 guesses of: {known}"
     )
 
 

@@ -100,3 +100,22 @@ def test_fit_gains_on_what_it_is_fitted_on(trace):
     assert sum(replay(scene, share, fitted, pointing).mean for share in sparse.SHARES) > sum(
         replay(scene, share, start, pointing).mean for share in sparse.SHARES
     )
+
+
+def test_a_trained_predictor_guesses_as_its_oracle(tmp_path):
+    from speckv_pynq.reference.predictor import History, State, step
+    from tests.reference.predictors import random_predictor
+
+    pytest.importorskip("safetensors")
+    predictor = random_predictor(seed=1)
+    predictor.save(tmp_path / "p.safetensors")
+    tokens = np.random.default_rng(0).integers(0, predictor.vocabulary, (2, 12))
+    guess = sparse_guesses.trained(tmp_path / "p.safetensors", tokens, 6)
+    for row in range(2):
+        state = State(History(16))
+        for n, token in enumerate(tokens[row].tolist()):
+            want = [found.token for found in step(predictor, state, token, 4)]
+            if n >= 6:
+                ids, shares = guess(tokens[:, : n + 1])
+                assert ids[row].tolist() == want
+                assert shares[row].sum() == pytest.approx(1)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speckv_pynq.errors import ConfigError, ShapeError
-from speckv_pynq.prefetch.candidates import Candidates, following, joined, standing
+from speckv_pynq.prefetch.pointers import Pointers, following, joined, standing
 from speckv_pynq.prefetch.ranking import DEFAULT, Ranker
 
 pytestmark = pytest.mark.requires("libspeckv")
@@ -110,9 +110,9 @@ def test_keys_that_answer_the_query_are_chosen():
     assert 100 // BLOCK in ranker.choose(0, query, 4)
 
 
-def test_candidates_raise_their_blocks():
+def test_pointers_raise_their_blocks():
     ranker, _ = decoded(3, 1, 320, 1, 21, weights=replace(DEFAULT, pointed=100))
-    there = Candidates(np.array([[-1, 117, 5000]]), np.ones((1, 3), np.float32))
+    there = Pointers(np.array([[-1, 117, 5000]]), np.ones((1, 3), np.float32))
     assert 117 // BLOCK in ranker.ahead(0, 4, there)
 
 
