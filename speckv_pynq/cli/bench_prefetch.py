@@ -25,8 +25,9 @@ blocks are all in L1, which is measured again in each round; waiting for it take
 by turns on the same engine and link.
 
 With --compute cuda the dense decoding runs on a GPU, and nothing is a model: 16 layers of Llama 3.1 70B's sizes, L3 raw
-FP16 blocks in pinned host memory, L1 and L2 as above on the GPU. Copies run on a stream beside the computation, ahead of it in the planner's
-order, or when a layer asks (demand). The sequence is as long as the link carries 1.2 times what must come up in a step.
+FP16 blocks in pinned host memory, L1 and L2 as above on the GPU. Copies run on a stream beside the computation, ahead
+of it in the planner's order, or when a layer asks (demand). The sequence is as long as the link carries 1.2 times what
+must come up in a step.
 """
 EPILOG = """\
 examples:
