@@ -30,7 +30,7 @@ from speckv_pynq.native.layout import CoreConfig
 from speckv_pynq.pool import open_pool
 from speckv_pynq.tiers.lookahead import Lookahead
 from speckv_pynq.tiers.places import Places
-from speckv_pynq.tiers.policies import make_policy
+from speckv_pynq.tiers.policies import Policy, make_policy
 from speckv_pynq.tiers.prefetching import Prefetcher
 from speckv_pynq.tiers.rounds import Fetcher
 from speckv_pynq.tiers.staging import Staging
@@ -61,7 +61,9 @@ class TierManager(Closing):
         *,
         layers: int,
         codebook: LoadedCodebook | None = None,
+        policy: Policy | None = None,
     ) -> None:
+        """policy: instead of the one that config names."""
         self.shape, self.config, self.layers = shape, config, layers
         self.codec = Codec(device, shape, scheme, layout_fingerprint, codebook)
         if codebook is not None:
@@ -72,7 +74,7 @@ class TierManager(Closing):
         self._buffers: list[DeviceBuffer] = []
         share = 8 if self._streams else 1  # the rest of L2 is for blocks ahead
         self._staging = Staging(device, self.codec, config.l2_bytes, share)
-        self._policy = make_policy(config.policy, even=self._streams)
+        self._policy = policy or make_policy(config.policy, even=self._streams)
         try:
             self._core = self._make_core(device)
             self._workers = Workers(device.num_engines)
@@ -208,6 +210,11 @@ class TierManager(Closing):
         with self._lock:
             self._check_open()
             return self._prefetcher.start(np.ascontiguousarray(handles, np.uint64))
+
+    @property
+    def l2_slots(self) -> int:
+        """Blocks that L2 has room for, beside staging."""
+        return self._core.total_slots(Tier.L2)
 
     def poll(self) -> int:
         """Takes in what has been brought up, as most calls do; how many blocks are still on their way."""
