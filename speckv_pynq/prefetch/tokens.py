@@ -135,7 +135,7 @@ class TokenPredictor(Closing):
         tokens: (n,) integers. PredictorError for a request that is not open, or a token outside the vocabulary:
         then nothing is taken in.
         """
-        taken = self._checked(tokens)
+        taken = self.check(tokens)
         with self._lock:
             slot = self._slot_of(req_id)
             fixed = 0, req_id, 0, 0, 0, 1, int(spec.PredictionFlag.ADVANCE_ONLY)
@@ -164,7 +164,7 @@ class TokenPredictor(Closing):
             raise PredictorError(f"top {top} is not within 1..{spec.PREDICTOR_TOP}")
         if not (0 <= layer < 1 << 16 and 0 <= head < 1 << 8 and 0 <= kind <= 1):
             raise ConfigError(f"no address has layer {layer}, head {head}, kind {kind}")
-        taken = self._checked(tokens)
+        taken = self.check(tokens)
         requests = np.asarray(req_ids).reshape(-1).tolist()
         if len(requests) != len(taken):
             raise PredictorError(f"{len(requests)} requests, {len(taken)} tokens")
@@ -181,6 +181,18 @@ class TokenPredictor(Closing):
                 self._candidates.sync_from_device(0, n * _SLOT_BYTES)
                 out[first : first + n] = self._found[:n]
         return Candidates(out.view(spec.CANDIDATE)[:, :top])
+
+    def check(self, tokens: Integers) -> list[int]:
+        """The tokens, (n,), if all are integers of the vocabulary; PredictorError."""
+        given = np.asarray(tokens)
+        if given.ndim > 1 or (given.size and given.dtype.kind not in "iu"):
+            raise PredictorError(f"tokens: {given.ndim}-D {given.dtype}, not (n,) integers")
+        taken: list[int] = given.reshape(-1).tolist()
+        if taken and not 0 <= min(taken) <= max(taken) < self.predictor.vocabulary:
+            raise PredictorError(
+                f"tokens {min(taken)}..{max(taken)} are not within 0..{self.predictor.vocabulary - 1}"
+            )
+        return taken
 
     def close(self, req_id: int | None = None) -> None:
         """Ends a sequence, so that its memory serves another; None: all, and gives the device's memory back.
@@ -216,17 +228,6 @@ class TokenPredictor(Closing):
         if slot is None:
             raise PredictorError(f"request {req_id} is not open")
         return slot
-
-    def _checked(self, tokens: Integers) -> list[int]:
-        given = np.asarray(tokens)
-        if given.ndim > 1 or (given.size and given.dtype.kind not in "iu"):
-            raise PredictorError(f"tokens: {given.ndim}-D {given.dtype}, not (n,) integers")
-        taken: list[int] = given.reshape(-1).tolist()
-        if taken and not 0 <= min(taken) <= max(taken) < self.predictor.vocabulary:
-            raise PredictorError(
-                f"tokens {min(taken)}..{max(taken)} are not within 0..{self.predictor.vocabulary - 1}"
-            )
-        return taken
 
     def _describe(self, index: int, slot: int, token: int, fixed: tuple[int, ...]) -> None:
         """fixed: result, req_id, layer, head, kind, top, flags."""

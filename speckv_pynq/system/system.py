@@ -21,7 +21,9 @@ from speckv_pynq.errors import ConfigError, NotStored, ShapeError, SpeckvError
 from speckv_pynq.native import U64
 from speckv_pynq.native.page_table import PageTable, block_keys
 from speckv_pynq.pool import FileStore
+from speckv_pynq.predictor import Predictor
 from speckv_pynq.prefetch.dense import after
+from speckv_pynq.prefetch.speculation import Speculation
 from speckv_pynq.system import persistence
 from speckv_pynq.system.config import RETURNS, SystemConfig
 from speckv_pynq.system.leases import Leases
@@ -62,11 +64,12 @@ class CXLSpecKVSystem(Closing):
         device: Device | None = None,
         tiers: TierConfig | None = None,
         clock: Callable[[], float] = time.monotonic,
+        predictor: Predictor | None = None,
     ) -> None:
         """device: one that is open already and becomes the system's; None: the one that config names.
         tiers: instead of the budgets and policy of config. Where the codebook joins N layers in a record, a block
         has the KV heads of N layers, those of the first one first, and `layer` names the first. clock: seconds, by
-        which policy "returns" learns.
+        which policy "returns" learns. predictor: prefetch_step then asks for blocks that hold predicted tokens.
         """
         self.geometry, self.config = geometry, config
         scheme = spec.Scheme[config.scheme.upper()]
@@ -86,6 +89,7 @@ class CXLSpecKVSystem(Closing):
                 layers=geometry.layers, codebook=loaded,
                 policy=None if self.returns is None else self.returns.policy,
             )  # fmt: skip
+            self.speculation = None if predictor is None else Speculation(self.device, predictor)
         except BaseException:
             self.device.close()
             raise
@@ -176,10 +180,14 @@ class CXLSpecKVSystem(Closing):
         Returns at once, as TierManager.prefetch does. In the order of dense attention: the blocks before cur_pos of the
         following layers, then of the next step's, up to this one's; what is decoded already is passed over. depth_k
         None: the configured depth. candidates: positions; of each layer only the blocks that hold them, in this order.
-        recent_tokens are checked; the dense order is known without them. ConfigError for what is out of range.
+        With a predictor (the seed's Algorithm 1) these are, unless given, where the tokens stand that it predicts after
+        recent_tokens, the last ones before cur_pos; without one the dense order is known, and they are only checked.
+        ConfigError for what is out of range, PredictorError for a token outside the predictor's vocabulary.
         """
         depth = self.config.prefetch_depth if depth_k is None else depth_k
         self._check_step(layer, cur_pos, depth, recent_tokens)
+        if candidates is None and self.speculation is not None:
+            candidates = self.speculation.positions(req_id, cur_pos, recent_tokens)
         blocks = np.arange(cur_pos // self.shape.tokens)
         if candidates is not None:
             blocks = _distinct(np.asarray(candidates, np.int64) // self.shape.tokens, blocks)
@@ -239,6 +247,8 @@ class CXLSpecKVSystem(Closing):
             handles = self._pages.free_request(req_id)
             if self.returns is not None:
                 self.returns.freed(req_id)
+        if self.speculation is not None:
+            self.speculation.forget(req_id)
         self.tiers.release(handles)
         return len(handles)
 
@@ -329,6 +339,8 @@ class CXLSpecKVSystem(Closing):
                 return
             self._closed = True
             self.tiers.close()
+            if self.speculation is not None:
+                self.speculation.close()
             if self._loaded is not None:
                 self._loaded.close()
             self._pages.close()

@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,12 +21,14 @@ from speckv_pynq.errors import (
     LeaseError,
     NotStored,
     PoolFull,
+    PredictorError,
     RecordError,
     ShapeError,
 )
 from speckv_pynq.native.directory import Answer
 from speckv_pynq.pool import FileStore
 from speckv_pynq.system import CXLSpecKVSystem, Geometry, SystemConfig, prometheus
+from tests.reference.predictors import random_predictor
 
 pytestmark = pytest.mark.requires("libspeckv")
 GEOMETRY = Geometry(layers=3, kv_heads=2, head_dim=64)
@@ -384,3 +387,26 @@ def test_prometheus_text_says_what_the_object_says(system: CXLSpecKVSystem) -> N
     for name in {sample.partition("{")[0] for sample in samples}:
         assert f"# TYPE {name} {'counter' if name.endswith('_total') else 'gauge'}" in lines
     assert stats.tiers.record_bytes >= spec.LINE_BYTES
+
+
+def test_a_predictor_asks_for_blocks_that_hold_predicted_tokens() -> None:
+    """The last tokens stood at the beginning before: what followed them there is in block 0 of each layer."""
+    model = replace(random_predictor(spread=1), bonus=np.full((8, 4), 32767, np.int16))
+    motif = [5, 17, 200, 31, 8, 99]
+    rng = np.random.default_rng(0)
+    others = rng.permutation(np.setdiff1d(np.arange(100, 300), motif))
+    tokens = [*motif, *others[: 4 * TOKENS - 10].tolist(), *motif[:4]]
+    config = SystemConfig(scheme="raw", **SMALL)  # type: ignore[arg-type]
+    with CXLSpecKVSystem(GEOMETRY, config, predictor=model) as system:
+        for layer in range(3):
+            system.put(1, layer, 0, *values(layer, 4))
+        assert system.speculation is not None
+        assert system.speculation.positions(1, len(tokens), tokens)[0] == 4
+        system.prefetch_step(1, 0, len(tokens), tokens[-16:], depth_k=2)
+        system.tiers.wait_prefetched()
+        with pytest.raises(PredictorError, match="token"):
+            system.prefetch_step(1, 0, len(tokens) + 1, [300])
+        before = system.stats().tiers.hits_l2
+        system.get(1, 1, 0, TOKENS)
+        assert system.stats().tiers.hits_l2 == before + 1
+        system.free(1)
