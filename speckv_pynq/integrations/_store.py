@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,9 @@ from speckv_pynq.integrations._prompt import Prompt
 from speckv_pynq.integrations._workspace import Workspace, allocate
 from speckv_pynq.tiers import TierManager
 from speckv_pynq.tiers.sharing import PrefixKeys
+
+if TYPE_CHECKING:
+    from speckv_pynq.integrations._sparse import Sparse
 
 __all__ = ["Handles", "State", "Store", "allocate", "fitted", "selected"]
 
@@ -31,7 +34,7 @@ class Store:
     span_layers: layers of a span, whose blocks share records; heads: KV heads of one layer.
     recent: newest tokens that are not coded yet. dtype: of the model; exact_dtype: of the tokens held uncoded.
     padding: left padding of each row, for the next first tokens. lengths: tokens that each layer has been given.
-    prompt: the tokens that were told to come first. running: the forward pass that has reached some layers of a span,
+    sparse: of a cache with sparse attention. prompt: the tokens that were told to come first. running: the forward pass that has reached some layers of a span,
     not all.
     """
 
@@ -51,6 +54,7 @@ class Store:
     broken: str | None = None
     closed: bool = False
     standing_hits: int = 0
+    sparse: Sparse | None = None
 
     def __post_init__(self) -> None:
         self.lengths = [0] * self.layers

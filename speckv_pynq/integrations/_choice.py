@@ -1,0 +1,199 @@
+"""Which coded blocks of a layer a decoding step reads: a ranker of blocks, and a cache's layout as it sees it."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from speckv_pynq.integrations._layout import Index, Layout
+from speckv_pynq.prefetch.ranking import Ranker
+
+Floats = npt.NDArray[np.float32]
+Flags = npt.NDArray[np.bool_]
+
+
+@dataclass
+class Lane:
+    """Rows whose blocks begin at the same positions. Its ranker begins at position `offset`, behind their sinks.
+
+    sink_blocks: what the sinks count as.
+    """
+
+    rows: Index
+    offset: int
+    sink_blocks: int
+    ranker: Ranker
+
+
+class Chooser:
+    """Rankers for the rows of a batch, of which those with equal padding share one.
+
+    A ranker's block is `block_tokens` positions from `offset` on; a coded block is at most as long, and is the ranker's
+    block that holds its middle. They are the same but behind a crop into the middle of a block.
+    """
+
+    def __init__(
+        self,
+        layers: int,
+        heads: int,
+        head_dim: int,
+        block_tokens: int,
+        recent: int,
+        budget: float,
+        least_blocks: int,
+    ) -> None:
+        self._shape = layers, heads, head_dim
+        self._block_tokens, self._budget, self._least = block_tokens, budget, least_blocks
+        # With the newest token, the open run has at most so many: they are read exact, whatever is chosen.
+        self._recent_blocks = -(-(recent + block_tokens) // block_tokens)
+        self._lanes: list[Lane] = []
+        self._lengths = [0] * layers  # positions whose keys are known
+        self._spots: tuple[Layout | None, Index, Index] = None, np.empty(0, int), np.empty(0, int)
+
+    # ---- what the sequences are
+
+    def begin(self, layout: Layout, first: Index) -> None:
+        """Forgets all and begins with sequences of this padding. first: (rows,) each row's first position that counts.
+
+        Padding that the layout was not told of is behind `first` all the same: its blocks are chosen last.
+        """
+        layers = self._shape[0]
+        self._lanes, self._lengths = [], [0] * layers
+        pads = np.array(layout.padding)
+        for pad in np.unique(pads):
+            rows = np.flatnonzero(pads == pad)
+            offset = int(pad) + layout.sinks
+            untold = np.maximum(first[rows] - offset, 0) * (first[rows] > pad)
+            ranker = Ranker(
+                layers,
+                len(rows),
+                *self._shape[1:],
+                block_tokens=self._block_tokens,
+                sink_blocks=int(bool(untold.any())),
+                recent_blocks=self._recent_blocks,
+                padding=untold,
+            )
+            self._lanes.append(Lane(rows, offset, -(-layout.sinks // self._block_tokens), ranker))
+
+    @property
+    def begun(self) -> bool:
+        """Whether it knows of any sequence."""
+        return bool(self._lanes)
+
+    def known(self, layer: int) -> int:
+        """Positions whose keys this layer's rankers have seen."""
+        return self._lengths[layer] if self._lanes else 0
+
+    def extend(self, layer: int, keys: Floats) -> None:
+        """Appends (rows, heads, tokens, head_dim) keys as attention uses them, behind the known ones."""
+        at, tokens = self._lengths[layer], keys.shape[2]
+        for lane in self._lanes:
+            skipped = min(max(0, lane.offset - at), tokens)
+            lane.ranker.extend(layer, keys[lane.rows][:, :, skipped:])
+        self._lengths[layer] = at + tokens
+
+    def crop(self, length: int) -> None:
+        """Keeps the first `length` positions."""
+        for lane in self._lanes:
+            lane.ranker.crop(max(0, length - lane.offset))
+        self._lengths = [min(length, known) for known in self._lengths]
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Row i becomes what row rows[i] is."""
+        lanes = []
+        chosen = np.array(rows)
+        for lane in self._lanes:
+            now = np.flatnonzero(np.isin(chosen, lane.rows))
+            if len(now):
+                lane.ranker.select(np.searchsorted(lane.rows, chosen[now]))
+                lanes.append(replace(lane, rows=now))
+        self._lanes = lanes
+
+    def forget(self) -> None:
+        """Of sequences that are gone."""
+        self._lanes = []
+
+    def same_as(self, other: Chooser) -> None:
+        """Takes over what `other` knows, as a copy."""
+        self._lanes, self._lengths = copy.deepcopy(other._lanes), list(other._lengths)
+
+    # ---- what is read
+
+    def choose(self, layer: int, query: Floats, layout: Layout) -> Index:
+        """The coded blocks to read: places in the layout's arrays, by row, then by position.
+
+        query: (rows, query heads, head_dim). layout: without the newest token, whose key the rankers know.
+        """
+        return self._coded(
+            layer,
+            layout,
+            [
+                lane.ranker.choose(layer, query[lane.rows], self._blocks(layer, lane))
+                for lane in self._lanes
+            ],
+        )
+
+    def ahead(self, layer: int, layout: Layout) -> Index:
+        """As `choose`, before the query is there: by what is known of the steps before."""
+        found = [lane.ranker.ahead(layer, self._blocks(layer, lane)) for lane in self._lanes]
+        return self._coded(layer, layout, found)
+
+    def observe(self, layer: int, positions: Index, mass: Floats) -> None:
+        """Learns from attention: (rows, n) positions read, -1 for none, and the share that each got, 1 in all."""
+        for lane in self._lanes:
+            count = lane.ranker.blocks(layer)
+            if not count:
+                continue
+            spots = (positions[lane.rows] - lane.offset) // self._block_tokens
+            read = positions[lane.rows] >= lane.offset
+            spots = np.where(read, np.minimum(spots, count - 1), count)
+            at = np.arange(len(spots))[:, None] * (count + 1) + spots
+            flat = np.bincount(at.ravel(), mass[lane.rows].ravel(), len(spots) * (count + 1))
+            seen = np.bincount(at.ravel(), minlength=len(flat)).reshape(len(spots), -1)[:, :-1] > 0
+            shares = flat.reshape(len(spots), -1)[:, :-1].astype(np.float32)
+            self._tell(layer, lane.ranker, seen, shares)
+
+    # ---- inside
+
+    def _tell(self, layer: int, ranker: Ranker, seen: Flags, shares: Floats) -> None:
+        """A ranker takes as many blocks of each row: what a row has read less of is a block it has read, again."""
+        counts = seen.sum(1)
+        if not counts.min():
+            return
+        order = np.argsort(~seen, axis=1, kind="stable")[:, : counts.max()]
+        spare = np.arange(order.shape[1]) >= counts[:, None]
+        order = np.where(spare, order[:, :1], order)
+        ranker.observe(layer, order, np.take_along_axis(shares, order, 1))
+
+    def _blocks(self, layer: int, lane: Lane) -> int:
+        """How many of a ranker's blocks a step may read."""
+        count, sinks = lane.ranker.blocks(layer), lane.sink_blocks
+        budget = max(math.floor(self._budget * (count + sinks)), self._least)
+        return max(budget - sinks, lane.ranker.forced(layer))
+
+    def _coded(self, layer: int, layout: Layout, chosen: list[Index]) -> Index:
+        order, spots = self._spots_of(layout)
+        count = max(lane.ranker.blocks(layer) for lane in self._lanes)
+        wanted = np.zeros((layout.rows, count + 1), bool)
+        for lane, blocks in zip(self._lanes, chosen, strict=True):
+            wanted[lane.rows[:, None], blocks] = True
+        wanted[:, count] = False
+        return order[wanted[layout.block_rows[order], np.minimum(spots, count)]]
+
+    def _spots_of(self, layout: Layout) -> tuple[Index, Index]:
+        """The blocks of a layout in reading order, and of each the ranker's block; past all for padding."""
+        known, order, spots = self._spots
+        if known is not layout:
+            order = np.lexsort((layout.block_starts, layout.block_rows))
+            offsets = np.zeros(layout.rows, np.int64)
+            for lane in self._lanes:
+                offsets[lane.rows] = lane.offset
+            middle = layout.block_starts + layout.block_valid // 2 - offsets[layout.block_rows]
+            spots = np.where(middle < 0, np.iinfo(np.int64).max, middle // self._block_tokens)
+            self._spots = layout, order, spots = layout, order, spots[order]
+        return order, spots
