@@ -148,6 +148,11 @@ class SpecKVCache(Cache):
         self._store.prompt.tell(input_ids.cpu().numpy())
 
     @property
+    def sparse(self) -> bool:
+        """Whether a pass of one token reads some blocks only."""
+        return self._backing.config.sparse
+
+    @property
     def codebook_bytes(self) -> int:
         """Bytes of the codebook on the device, 0 without one; forks share it."""
         loaded = self._store.tiers.codec.codebook
