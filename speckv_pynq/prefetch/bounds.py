@@ -1,4 +1,4 @@
-"""What is kept of the keys of each block: bounds of each channel (Quest, arXiv 2406.10774) and their mean."""
+"""Bounds of the keys of each block (Quest, arXiv 2406.10774), and what share of attention they promise a query."""
 
 from __future__ import annotations
 
@@ -6,24 +6,45 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
+Index = npt.NDArray[np.int64]
+RUN_TOKENS = 8  # that share bounds: runs of half a block promise far better than whole blocks do
+REACH = (
+    0.35  # of the way from the middle of the bounds to the bound itself; fitted with the weights
+)
 FIRST_ROOM = 64  # blocks
 
 
-class KeySummary:
-    """Of one layer: per row, KV head and block of `block_tokens` keys, the channels' maxima, minima and means.
+class KeyBounds:
+    """Of one layer: the largest and least value of each channel, over runs of `run_tokens` keys.
 
-    The keys are those that attention multiplies with, RoPE applied. A crop leaves the bounds as they are: they stay
-    bounds, though wider than they need be, and the mean is that of the tokens before the crop until the block refills.
+    Per row and KV head it holds 2 * head_dim float32 a run. The keys are those that attention multiplies with, RoPE
+    applied. A crop leaves the bounds as they are: they stay bounds, though wider than need be.
     """
 
-    def __init__(self, rows: int, kv_heads: int, head_dim: int, block_tokens: int) -> None:
+    def __init__(
+        self,
+        rows: int,
+        kv_heads: int,
+        head_dim: int,
+        block_tokens: int,
+        run_tokens: int = RUN_TOKENS,
+    ) -> None:
         self.length = 0  # tokens
-        self.block_tokens = block_tokens
-        self._parts = np.empty((3, rows, kv_heads, FIRST_ROOM, head_dim), np.float32)
+        self.block_tokens, self.run_tokens = block_tokens, min(run_tokens, block_tokens)
+        room = FIRST_ROOM * block_tokens // self.run_tokens
+        self._bounds = np.zeros((rows, kv_heads, room, 2, head_dim), np.float32)
 
     @property
     def rows(self) -> int:
-        return int(self._parts.shape[1])
+        return len(self._bounds)
+
+    @property
+    def kv_heads(self) -> int:
+        return int(self._bounds.shape[1])
+
+    @property
+    def head_dim(self) -> int:
+        return int(self._bounds.shape[4])
 
     @property
     def blocks(self) -> int:
@@ -31,64 +52,67 @@ class KeySummary:
         return -(-self.length // self.block_tokens)
 
     @property
-    def upper(self) -> Floats:
-        """(rows, kv_heads, blocks, head_dim), a view."""
-        return self._parts[0, :, :, : self.blocks]
+    def runs(self) -> int:
+        """Those begun."""
+        return -(-self.length // self.run_tokens)
 
     @property
-    def lower(self) -> Floats:
-        """(rows, kv_heads, blocks, head_dim), a view."""
-        return self._parts[1, :, :, : self.blocks]
-
-    @property
-    def mean(self) -> Floats:
-        """(rows, kv_heads, blocks, head_dim), a view."""
-        return self._parts[2, :, :, : self.blocks]
+    def bounds(self) -> Floats:
+        """(rows, kv_heads, runs, 2, head_dim): upper and lower bounds, a view."""
+        return self._bounds[:, :, : self.runs]
 
     def extend(self, keys: Floats) -> None:
         """Appends (rows, kv_heads, tokens, head_dim) keys."""
-        size, tokens = self.block_tokens, keys.shape[2]
+        size, tokens = self.run_tokens, keys.shape[2]
         self._reserve(-(-(self.length + tokens) // size))
-        inside = -self.length % size  # what the last block still takes
-        if inside and tokens:
-            self._widen(keys[:, :, :inside])
-        whole = max(0, tokens - inside) // size
+        inside = min(tokens, -self.length % size)  # what the last run still takes
+        if inside:
+            upper, lower = np.moveaxis(self._bounds[:, :, self.runs - 1], 2, 0)
+            np.maximum(upper, keys[:, :, :inside].max(2), out=upper)
+            np.minimum(lower, keys[:, :, :inside].min(2), out=lower)
+        at, run = inside, -(-(self.length + inside) // size)
+        whole = (tokens - inside) // size
         if whole:
-            at = inside + whole * size
-            parts = keys[:, :, inside:at].reshape(*keys.shape[:2], whole, size, keys.shape[3])
-            new = self._parts[:, :, :, self.blocks : self.blocks + whole]
-            new[0], new[1], new[2] = parts.max(3), parts.min(3), parts.mean(3)
-            self.length += whole * size
-            inside = at
-        if tokens > inside:
-            self._begin(keys[:, :, inside:])
+            at += whole * size
+            parts = keys[:, :, inside:at].reshape(*keys.shape[:2], whole, size, -1)
+            self._set(run, run + whole, parts)
+        if at < tokens:
+            self._set(run + whole, run + whole + 1, keys[:, :, None, at:])
+        self.length += tokens
+
+    def promise(self, query: Floats, scale: float, reach: float = REACH) -> Floats:
+        """(rows, blocks) float32: the share of attention that each block seems to have, mean over query heads.
+
+        query: (rows, q_heads, head_dim) float32. Each run counts as one key, whose product with the query is `reach` of
+        the way from the middle of what the bounds allow to the most: 1 is Quest's bound.
+        """
+        rows, q_heads, head_dim = query.shape
+        grouped = (0.5 * scale * query).reshape(rows, self.kv_heads, -1, head_dim)
+        spread = reach * np.abs(grouped)
+        factors = np.concatenate((grouped + spread, grouped - spread), axis=-1)
+        held = self.bounds.reshape(rows, self.kv_heads, self.runs, 2 * head_dim)
+        powers = factors @ held.swapaxes(2, 3)
+        powers -= powers.max(-1, keepdims=True)
+        np.exp(powers, out=powers)
+        powers /= powers.sum(-1, keepdims=True) * q_heads
+        starts = np.arange(0, self.runs, self.block_tokens // self.run_tokens)
+        return np.add.reduceat(powers.sum((1, 2)), starts, axis=1)
 
     def crop(self, length: int) -> None:
         """Keeps the first `length` tokens."""
         self.length = min(self.length, length)
 
-    def select(self, rows: npt.NDArray[np.int64]) -> None:
+    def select(self, rows: Index) -> None:
         """Row i becomes what row rows[i] is."""
-        self._parts = np.ascontiguousarray(self._parts[:, rows])
+        self._bounds = self._bounds[rows]
 
-    def _widen(self, keys: Floats) -> None:
-        block, held = self.length // self.block_tokens, self.length % self.block_tokens
-        upper, lower, mean = self._parts[:, :, :, block]
-        np.maximum(upper, keys.max(2), out=upper)
-        np.minimum(lower, keys.min(2), out=lower)
-        mean += (keys.sum(2) - keys.shape[2] * mean) / (held + keys.shape[2])
-        self.length += keys.shape[2]
+    def _set(self, first: int, end: int, parts: Floats) -> None:
+        """parts: (rows, kv_heads, runs, tokens, head_dim)."""
+        self._bounds[:, :, first:end, 0] = parts.max(3)
+        self._bounds[:, :, first:end, 1] = parts.min(3)
 
-    def _begin(self, keys: Floats) -> None:
-        new = self._parts[:, :, :, self.blocks]
-        new[0], new[1], new[2] = keys.max(2), keys.min(2), keys.mean(2)
-        self.length += keys.shape[2]
-
-    def _reserve(self, blocks: int) -> None:
-        room = self._parts.shape[3]
-        if blocks > room:
-            shape = list(self._parts.shape)
-            shape[3] = max(blocks, 2 * room)
-            parts = np.empty(shape, np.float32)
-            parts[:, :, :, : self.blocks] = self._parts[:, :, :, : self.blocks]
-            self._parts = parts
+    def _reserve(self, runs: int) -> None:
+        room = self._bounds.shape[2]
+        if runs > room:
+            more = np.zeros_like(self._bounds[:, :, :1]).repeat(max(runs, 2 * room) - room, axis=2)
+            self._bounds = np.concatenate((self._bounds, more), axis=2)

@@ -1,34 +1,37 @@
-"""Which blocks of a layer sparse attention should read: a small score from history, key bounds, position, prediction."""
+"""Which blocks of a layer sparse attention reads: a small score of history, key bounds, position and prediction."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from speckv_pynq.errors import ConfigError, ShapeError
-from speckv_pynq.prefetch.bounds import Floats, KeySummary
+from speckv_pynq.prefetch.bounds import RUN_TOKENS, Floats, Index, KeyBounds
+from speckv_pynq.prefetch.candidates import Candidates, pointed
+from speckv_pynq.prefetch.history import SLOW, History, blend
 
-Index = npt.NDArray[np.int64]
-RATES = {"fast": 0.3, "slow": 0.05}  # of the running averages of attention
-FLOOR = 1e-6  # of a share of attention, before its logarithm
+FLOOR = np.float32(1e-6)  # of a share of attention, before its logarithm
 ALWAYS, NEVER = np.float32(1e30), np.float32(-1e30)  # scores of forced blocks, of padding alone
-DEFAULT: Mapping[str, float] = {
-    "fast": 0.5,
-    "slow": 0.5,
-    "bound": 0.5,
-    "mean": 0.5,
-    "predicted": 0.3,
-}
 
 
-class Candidates(NamedTuple):
-    """Positions that a prediction of tokens points to: (rows, n) int64, -1 for none; and their weights, float32."""
+@dataclass(frozen=True)
+class Weights:
+    """score = fast log(fast average) + slow log(slow average) + keys log(promise) - misled log(average promise)
+    - age log(blocks from the end) + pointed (largest weight of a candidate in the block).
 
-    positions: Index
-    weights: Floats
+    Averages are of shares of attention, a promise is the share that key bounds give a block for this step's query.
+    """
+
+    fast: float = 0.3
+    slow: float = 0.5
+    keys: float = 1.4
+    misled: float = 0.6
+    age: float = 0.0
+    pointed: float = 0.4
+
+
+DEFAULT = Weights()
 
 
 class Ranker:
@@ -51,28 +54,28 @@ class Ranker:
         head_dim: int,
         *,
         block_tokens: int = 16,
+        run_tokens: int = RUN_TOKENS,
         sink_blocks: int = 1,
         recent_blocks: int = 2,
         scale: float | None = None,
         padding: Index | None = None,
-        weights: Mapping[str, float] = DEFAULT,
+        weights: Weights = DEFAULT,
     ) -> None:
-        if (
-            min(layers, rows, kv_heads, head_dim, block_tokens, recent_blocks) < 1
-            or sink_blocks < 0
-        ):
+        counts = (layers, rows, kv_heads, head_dim, block_tokens, run_tokens, recent_blocks)
+        if min(counts) < 1 or sink_blocks < 0 or block_tokens % min(run_tokens, block_tokens):
             raise ConfigError(
-                f"{layers} layers, {rows} rows, {kv_heads} heads of {head_dim}, {block_tokens} tokens a block, "
-                f"{recent_blocks} recent blocks: each at least 1; sink_blocks {sink_blocks}: at least 0"
+                f"layers, rows, KV heads, head_dim, block_tokens, run_tokens, recent_blocks {counts}: each at least 1, "
+                f"whole runs in a block; sink_blocks {sink_blocks}: at least 0"
             )
-        self.layers, self.block_tokens = layers, block_tokens
         self.sink_blocks, self.recent_blocks = sink_blocks, recent_blocks
+        self.block_tokens, self.weights = block_tokens, weights
         self.scale = head_dim**-0.5 if scale is None else scale
-        self.weights = dict(weights)
-        self._first = (np.zeros(rows, np.int64) if padding is None else padding) // block_tokens
-        self._keys = [KeySummary(rows, kv_heads, head_dim, block_tokens) for _ in range(layers)]
-        self._averages = [np.zeros((len(RATES), rows, 0), np.float32) for _ in range(layers)]
-        self._queries: list[Floats | None] = [None] * layers
+        padding = np.zeros(rows, np.int64) if padding is None else padding
+        self._first = padding // block_tokens
+        self._keys = [
+            KeyBounds(rows, kv_heads, head_dim, block_tokens, run_tokens) for _ in range(layers)
+        ]
+        self._history = [History(rows) for _ in range(layers)]
 
     # ---- what the sequence is
 
@@ -90,111 +93,124 @@ class Ranker:
 
     def extend(self, layer: int, keys: Floats) -> None:
         """Appends (rows, kv_heads, tokens, head_dim) float32 keys as attention uses them, RoPE applied."""
-        summary = self._keys[layer]
-        summary.extend(keys)
-        old = self._averages[layer]
-        new = summary.blocks - old.shape[2]
-        if new > 0:
-            self._averages[layer] = np.pad(old, ((0, 0), (0, 0), (0, new)))
+        held = self._keys[layer]
+        if keys.ndim != 4 or (*keys.shape[:2], keys.shape[3]) != (
+            held.rows,
+            held.kv_heads,
+            held.head_dim,
+        ):
+            raise ShapeError(
+                f"keys {keys.shape}: not ({held.rows}, {held.kv_heads}, tokens, {held.head_dim})"
+            )
+        held.extend(keys)
+        self._history[layer].resize(held.blocks)
 
     def crop(self, length: int) -> None:
         """Keeps the first `length` tokens of all layers."""
-        for layer, summary in enumerate(self._keys):
-            summary.crop(length)
-            self._averages[layer] = self._averages[layer][:, :, : summary.blocks]
+        for held, history in zip(self._keys, self._history, strict=True):
+            held.crop(length)
+            history.resize(held.blocks)
 
     def select(self, rows: Index) -> None:
         """Row i becomes what row rows[i] is."""
         self._first = self._first[rows]
-        for layer, summary in enumerate(self._keys):
-            summary.select(rows)
-            self._averages[layer] = self._averages[layer][:, rows]
-            query = self._queries[layer]
-            self._queries[layer] = None if query is None else query[rows]
+        for held, history in zip(self._keys, self._history, strict=True):
+            held.select(rows)
+            history.select(rows)
 
     # ---- what is read
 
-    def scores(
-        self, layer: int, query: Floats | None, candidates: Candidates | None = None
-    ) -> Floats:
-        """(rows, blocks) float32, higher is better. query: (rows, q_heads, head_dim) float32, or None for none."""
-        weights, summary = self.weights, self._keys[layer]
-        total = np.zeros((self.rows, summary.blocks), np.float32)
-        for average, name in zip(self._averages[layer], RATES, strict=True):
-            total += weights[name] * np.log(average + FLOOR)
-        if query is not None:
-            bound, mean = self._estimates(summary, query)
-            total += weights["bound"] * np.log(bound + FLOOR)
-            total += weights["mean"] * np.log(mean + FLOOR)
-        if candidates is not None:
-            total += weights["predicted"] * self._pointed(summary.blocks, candidates)
-        return total
+    def scores(self, layer: int, query: Floats, candidates: Candidates | None = None) -> Floats:
+        """(rows, blocks) float32, higher is better. query: (rows, q_heads, head_dim) float32, RoPE applied."""
+        promise = self._promise(layer, query)
+        return combined(
+            self.weights, self._history[layer], promise, self._pointed(layer, candidates)
+        )
 
     def choose(
         self, layer: int, query: Floats, budget_blocks: int, candidates: Candidates | None = None
     ) -> Index:
-        """(rows, min(budget_blocks, blocks)) int64 ascending: the blocks to read. Remembers the query for `ahead`."""
-        chosen = self._best(layer, self.scores(layer, query, candidates), budget_blocks)
-        self._queries[layer] = query
-        return chosen
+        """(rows, min(budget_blocks, blocks)) int64 ascending: the blocks to read at this step.
+
+        query: (rows, q_heads, head_dim) float32, RoPE applied; what its keys promise is remembered for `ahead`.
+        """
+        self._check_budget(layer, budget_blocks)
+        promise, history = self._promise(layer, query), self._history[layer]
+        scores = combined(self.weights, history, promise, self._pointed(layer, candidates))
+        history.promise(promise)
+        return self._best(scores, budget_blocks)
 
     def ahead(self, layer: int, budget_blocks: int, candidates: Candidates | None = None) -> Index:
-        """As `choose`, but by the query of the step before: what a prefetch for the next step should bring."""
-        return self._best(
-            layer, self.scores(layer, self._queries[layer], candidates), budget_blocks
-        )
+        """As `choose`, by the query of the step before: what the next step will read, for a prefetch."""
+        self._check_budget(layer, budget_blocks)
+        history = self._history[layer]
+        points = self._pointed(layer, candidates)
+        latest = np.maximum(history.latest, 0)  # of a block begun since, nothing is known
+        return self._best(combined(self.weights, history, latest, points), budget_blocks)
 
     def observe(self, layer: int, blocks: Index, mass: Floats) -> None:
-        """Learns from attention: (rows, n) blocks that were read, and the share of attention each got.
+        """Learns from attention: (rows, n) int64 blocks that were read, none twice, and the share each got of it.
 
-        mass: (rows, n) float32, mean over query heads, so that a row sums to 1. After a dense prefill, the mass of the
-        last query over all blocks is a good start.
+        mass: (rows, n) float32, mean over query heads, so that a row sums to 1. After a dense prefill, the mass that
+        its last query gives to all blocks is a good start.
         """
-        if blocks.shape != mass.shape or blocks.shape[0] != self.rows:
-            raise ShapeError(
-                f"blocks {blocks.shape}, mass {mass.shape}: (rows {self.rows}, n) each"
-            )
-        for average, rate in zip(self._averages[layer], RATES.values(), strict=True):
-            old = np.take_along_axis(average, blocks, 1)
-            np.put_along_axis(average, blocks, old + rate * (mass - old), 1)
+        if blocks.shape != mass.shape or blocks.ndim != 2 or len(blocks) != self.rows:
+            raise ShapeError(f"blocks {blocks.shape}, mass {mass.shape}: not ({self.rows}, n) both")
+        self._history[layer].observe(blocks, mass)
 
     # ---- inside
 
-    def _estimates(self, summary: KeySummary, query: Floats) -> tuple[Floats, Floats]:
-        """Shares of attention, (rows, blocks) each: by the bounds of the keys, by their means."""
-        rows, q_heads, head_dim = query.shape
-        kv_heads = summary.upper.shape[1]
-        grouped = (self.scale * query).reshape(rows, kv_heads, q_heads // kv_heads, head_dim)
-        bound = np.maximum(grouped, 0) @ summary.upper.swapaxes(2, 3)
-        bound += np.minimum(grouped, 0) @ summary.lower.swapaxes(2, 3)
-        return _shares(bound), _shares(grouped @ summary.mean.swapaxes(2, 3))
+    def _promise(self, layer: int, query: Floats) -> Floats:
+        return self._keys[layer].promise(query, self.scale)
 
-    def _pointed(self, blocks: int, candidates: Candidates) -> Floats:
-        """(rows, blocks): the weights of the candidates in each block, summed."""
-        positions, weights = candidates
-        out = np.zeros((self.rows, blocks), np.float32)
-        rows, places = np.nonzero((positions >= 0) & (positions < blocks * self.block_tokens))
-        np.add.at(out, (rows, positions[rows, places] // self.block_tokens), weights[rows, places])
-        return out
+    def _pointed(self, layer: int, candidates: Candidates | None) -> Floats | None:
+        if candidates is None:
+            return None
+        return pointed(candidates, self.rows, self.blocks(layer), self.block_tokens)
 
-    def _best(self, layer: int, scores: Floats, budget_blocks: int) -> Index:
-        blocks, least = self.blocks(layer), self.forced(layer)
+    def _check_budget(self, layer: int, budget_blocks: int) -> None:
+        least = self.forced(layer)
         if budget_blocks < least:
             raise ConfigError(f"budget_blocks {budget_blocks} < {least}, which are always chosen")
-        if budget_blocks >= blocks:
-            return np.broadcast_to(np.arange(blocks), (self.rows, blocks)).copy()
-        at = np.arange(blocks)
-        first = self._first[:, None]
-        scores[at < first] = NEVER
-        scores[(at >= first) & (at < first + self.sink_blocks)] = ALWAYS
-        scores[:, max(0, blocks - self.recent_blocks) :] = ALWAYS
-        return np.sort(
-            np.argpartition(-scores, budget_blocks - 1, axis=1)[:, :budget_blocks], axis=1
-        )
+
+    def _best(self, scores: Floats, budget_blocks: int) -> Index:
+        return best(scores, budget_blocks, self._first, self.sink_blocks, self.recent_blocks)
 
 
-def _shares(logits: Floats) -> Floats:
-    """(rows, blocks): softmax over blocks, mean over heads, of (rows, kv_heads, group, blocks)."""
-    powers = np.exp(logits - logits.max(-1, keepdims=True))
-    powers /= powers.sum(-1, keepdims=True)
-    return powers.mean((1, 2))
+def combined(
+    weights: Weights, history: History, promise: Floats, points: Floats | None = None
+) -> Floats:
+    """(rows, blocks) float32: the score. A block of which nothing was seen yet is taken at what its keys promise."""
+    fast = np.where(history.fast < 0, promise, history.fast)
+    slow = np.where(history.slow < 0, promise, history.slow)
+    average = blend(history.promised, promise, SLOW)
+    out = np.zeros_like(promise)
+    for weight, share in (
+        (weights.fast, fast),
+        (weights.slow, slow),
+        (weights.keys, promise),
+        (-weights.misled, average),
+    ):
+        if weight:
+            out += np.float32(weight) * np.log(share + FLOOR)
+    if weights.age:
+        blocks = promise.shape[1]
+        out -= np.float32(weights.age) * np.log(blocks - np.arange(blocks, dtype=np.float32))
+    if points is not None and weights.pointed:
+        out += np.float32(weights.pointed) * points
+    return out
+
+
+def best(
+    scores: Floats, budget_blocks: int, first: Index, sink_blocks: int, recent_blocks: int
+) -> Index:
+    """(rows, min(budget_blocks, blocks)) int64 ascending: the forced blocks and those of the highest scores.
+
+    scores: (rows, blocks). first: (rows,) int64, each row's first block that is more than padding. Of equal ones the earlier.
+    """
+    at, first = np.arange(scores.shape[1]), first[:, None]
+    scores = np.where(at < first, NEVER, scores)
+    scores = np.where((at >= first) & (at < first + sink_blocks), ALWAYS, scores)
+    scores[:, max(0, len(at) - recent_blocks) :] = ALWAYS
+    order = np.argsort(-scores, axis=1, kind="stable")
+    return np.sort(order[:, :budget_blocks], axis=1)
