@@ -19,22 +19,27 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass
 class Lane:
-    """Rows whose blocks begin at the same positions. Its ranker begins at position `offset`, behind their sinks.
+    """Rows whose blocks begin at the same positions, and their ranker.
 
-    sink_blocks: what the sinks count as.
+    first: the position of their first token. The ranker has blocks of its own for the sinks, the first of them filled
+    up with `fill` copies of the first key: so the blocks behind are those that are coded.
     """
 
     rows: Index
-    offset: int
-    sink_blocks: int
+    first: int
+    fill: int
     ranker: Ranker
+
+    @property
+    def offset(self) -> int:
+        """The position that a ranker's block 0 would begin at."""
+        return self.first - self.fill
 
 
 class Chooser:
     """Rankers for the rows of a batch, of which those with equal padding share one.
 
-    A ranker's block is `block_tokens` positions from `offset` on; a coded block is at most as long, and is the ranker's
-    block that holds its middle. They are the same but behind a crop into the middle of a block.
+    A coded block is the ranker's block that holds its middle: they are the same but behind a crop into the middle of one.
     """
 
     def __init__(
@@ -62,23 +67,22 @@ class Chooser:
 
         Padding that the layout was not told of is behind `first` all the same: its blocks are chosen last.
         """
-        layers = self._shape[0]
+        layers, size = self._shape[0], self._block_tokens
         self._lanes, self._lengths = [], [0] * layers
-        pads = np.array(layout.padding)
-        for pad in np.unique(pads):
+        pads, fill = np.array(layout.padding), -layout.sinks % size
+        for pad in np.unique(pads).tolist():
             rows = np.flatnonzero(pads == pad)
-            offset = int(pad) + layout.sinks
-            untold = np.maximum(first[rows] - offset, 0) * (first[rows] > pad)
+            untold = np.where(first[rows] > pad, first[rows] - pad + fill, 0)
             ranker = Ranker(
                 layers,
                 len(rows),
                 *self._shape[1:],
-                block_tokens=self._block_tokens,
-                sink_blocks=int(bool(untold.any())),
+                block_tokens=size,
+                sink_blocks=-(-layout.sinks // size),
                 recent_blocks=self._recent_blocks,
                 padding=untold,
             )
-            self._lanes.append(Lane(rows, offset, -(-layout.sinks // self._block_tokens), ranker))
+            self._lanes.append(Lane(rows, pad, fill, ranker))
 
     @property
     def begun(self) -> bool:
@@ -91,16 +95,18 @@ class Chooser:
 
     def extend(self, layer: int, keys: Floats) -> None:
         """Appends (rows, heads, tokens, head_dim) keys as attention uses them, behind the known ones."""
-        at, tokens = self._lengths[layer], keys.shape[2]
+        at, end = self._lengths[layer], self._lengths[layer] + keys.shape[2]
         for lane in self._lanes:
-            skipped = min(max(0, lane.offset - at), tokens)
-            lane.ranker.extend(layer, keys[lane.rows][:, :, skipped:])
-        self._lengths[layer] = at + tokens
+            new = keys[lane.rows][:, :, max(0, lane.first - at) :]
+            if at <= lane.first < end:
+                new = np.concatenate((new[:, :, :1].repeat(lane.fill, axis=2), new), axis=2)
+            lane.ranker.extend(layer, new)
+        self._lengths[layer] = end
 
     def crop(self, length: int) -> None:
         """Keeps the first `length` positions."""
         for lane in self._lanes:
-            lane.ranker.crop(max(0, length - lane.offset))
+            lane.ranker.crop(length - lane.offset if length > lane.first else 0)
         self._lengths = [min(length, known) for known in self._lengths]
 
     def select(self, rows: Sequence[int]) -> None:
@@ -150,7 +156,7 @@ class Chooser:
             if not count:
                 continue
             spots = (positions[lane.rows] - lane.offset) // self._block_tokens
-            read = positions[lane.rows] >= lane.offset
+            read = positions[lane.rows] >= lane.first
             spots = np.where(read, np.minimum(spots, count - 1), count)
             at = np.arange(len(spots))[:, None] * (count + 1) + spots
             flat = np.bincount(at.ravel(), mass[lane.rows].ravel(), len(spots) * (count + 1))
@@ -172,9 +178,8 @@ class Chooser:
 
     def _blocks(self, layer: int, lane: Lane) -> int:
         """How many of a ranker's blocks a step may read."""
-        count, sinks = lane.ranker.blocks(layer), lane.sink_blocks
-        budget = max(math.floor(self._budget * (count + sinks)), self._least)
-        return max(budget - sinks, lane.ranker.forced(layer))
+        share = math.floor(self._budget * lane.ranker.blocks(layer))
+        return max(share, self._least, lane.ranker.forced(layer))
 
     def _coded(self, layer: int, layout: Layout, chosen: list[Index]) -> Index:
         order, spots = self._spots_of(layout)
@@ -190,10 +195,11 @@ class Chooser:
         known, order, spots = self._spots
         if known is not layout:
             order = np.lexsort((layout.block_starts, layout.block_rows))
-            offsets = np.zeros(layout.rows, np.int64)
+            first, offset = np.zeros((2, layout.rows), np.int64)
             for lane in self._lanes:
-                offsets[lane.rows] = lane.offset
-            middle = layout.block_starts + layout.block_valid // 2 - offsets[layout.block_rows]
-            spots = np.where(middle < 0, np.iinfo(np.int64).max, middle // self._block_tokens)
-            self._spots = layout, order, spots = layout, order, spots[order]
+                first[lane.rows], offset[lane.rows] = lane.first, lane.offset
+            rows, middle = layout.block_rows, layout.block_starts + layout.block_valid // 2
+            spots = (middle - offset[rows]) // self._block_tokens
+            spots = np.where(middle < first[rows], np.iinfo(np.int64).max, spots)[order]
+            self._spots = layout, order, spots
         return order, spots
