@@ -69,6 +69,7 @@ def bind(cdll: ctypes.CDLL) -> None:
         "pack_blocks": ([pointer, pointer, pointer, pointer], i32),
         "unpack_blocks": ([pointer, pointer, pointer, pointer], i32),
         "pack_level": ([], ctypes.c_char_p),
+        "key_promise": ([pointer, pointer, u32, pointer, pointer], i32),
     }
     for name, (arguments, result) in tables.items():
         function = getattr(cdll, f"speckv_{name}")

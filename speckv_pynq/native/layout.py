@@ -113,3 +113,19 @@ class Pack(ctypes.Structure):
         ("level", _U32),
         ("pad", _U32),
     )
+
+
+class Keys(ctypes.Structure):
+    """What is kept of a layer's keys."""
+
+    _fields_ = (
+        ("bounds", _POINTER),
+        ("halves", _POINTER),
+        ("open", _POINTER),
+        ("room", _U64),
+        ("tokens", _U64),
+        ("rows", _U32),
+        ("kv_heads", _U32),
+        ("head_dim", _U32),
+        ("block_tokens", _U32),
+    )

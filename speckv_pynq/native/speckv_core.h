@@ -197,6 +197,23 @@ SPECKV_API int32_t speckv_unpack_blocks(const struct speckv_pack* pack, speckv_w
 /* "avx2" or "generic": what level 0 means here. */
 SPECKV_API const char* speckv_pack_level(void);
 
+/* ---- What is kept of keys for sparse attention: per row, KV head and block, bounds of each channel, and a
+ * bit a key and channel: set where the key lies in the upper half of its bounds. ---- */
+
+struct speckv_keys {
+  const float* bounds;   /* (rows, kv_heads, room, 2, head_dim): upper, lower */
+  const uint8_t* halves; /* (rows, kv_heads, room, block_tokens, ceil(head_dim / 8)), first channel highest */
+  const float* open;     /* (rows, kv_heads, block_tokens, head_dim): the keys of the unfinished block */
+  uint64_t room;         /* blocks that there is memory for */
+  uint64_t tokens;
+  uint32_t rows, kv_heads, head_dim, block_tokens; /* head_dim at most 1024 */
+};
+
+/* queries: (rows, q_heads, head_dim), scaled. shares: (rows, ceil(tokens / block_tokens)): the softmax over
+ * all keys, each the middle of its half, summed over the block, mean over query heads. */
+SPECKV_API int32_t speckv_key_promise(const struct speckv_keys* keys, const float* queries, uint32_t q_heads,
+                                      float* shares, struct speckv_core_error* error);
+
 #ifdef __cplusplus
 }
 #endif

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from speckv_pynq.errors import ConfigError, ShapeError
-from speckv_pynq.prefetch.bounds import RUN_TOKENS, Floats, Index, KeyBounds
+from speckv_pynq.prefetch.bounds import Floats, Index, KeyBounds
 from speckv_pynq.prefetch.candidates import Candidates, pointed
 from speckv_pynq.prefetch.history import SLOW, History, blend
 
@@ -23,12 +23,12 @@ class Weights:
     Averages are of shares of attention, a promise is the share that key bounds give a block for this step's query.
     """
 
-    fast: float = 0.3
-    slow: float = 0.5
-    keys: float = 1.4
+    fast: float = 0.2
+    slow: float = 0.3
+    keys: float = 2.0
     misled: float = 0.6
     age: float = 0.0
-    pointed: float = 0.4
+    pointed: float = 0.3
 
 
 DEFAULT = Weights()
@@ -54,27 +54,24 @@ class Ranker:
         head_dim: int,
         *,
         block_tokens: int = 16,
-        run_tokens: int = RUN_TOKENS,
         sink_blocks: int = 1,
         recent_blocks: int = 2,
         scale: float | None = None,
         padding: Index | None = None,
         weights: Weights = DEFAULT,
     ) -> None:
-        counts = (layers, rows, kv_heads, head_dim, block_tokens, run_tokens, recent_blocks)
-        if min(counts) < 1 or sink_blocks < 0 or block_tokens % min(run_tokens, block_tokens):
+        counts = (layers, rows, kv_heads, head_dim, block_tokens, recent_blocks)
+        if min(counts) < 1 or sink_blocks < 0:
             raise ConfigError(
-                f"layers, rows, KV heads, head_dim, block_tokens, run_tokens, recent_blocks {counts}: each at least 1, "
-                f"whole runs in a block; sink_blocks {sink_blocks}: at least 0"
+                f"layers, rows, KV heads, head_dim, block_tokens, recent_blocks {counts}: each at least 1; "
+                f"sink_blocks {sink_blocks}: at least 0"
             )
         self.sink_blocks, self.recent_blocks = sink_blocks, recent_blocks
         self.block_tokens, self.weights = block_tokens, weights
         self.scale = head_dim**-0.5 if scale is None else scale
         padding = np.zeros(rows, np.int64) if padding is None else padding
         self._first = padding // block_tokens
-        self._keys = [
-            KeyBounds(rows, kv_heads, head_dim, block_tokens, run_tokens) for _ in range(layers)
-        ]
+        self._keys = [KeyBounds(rows, kv_heads, head_dim, block_tokens) for _ in range(layers)]
         self._history = [History(rows) for _ in range(layers)]
 
     # ---- what the sequence is
@@ -94,14 +91,9 @@ class Ranker:
     def extend(self, layer: int, keys: Floats) -> None:
         """Appends (rows, kv_heads, tokens, head_dim) float32 keys as attention uses them, RoPE applied."""
         held = self._keys[layer]
-        if keys.ndim != 4 or (*keys.shape[:2], keys.shape[3]) != (
-            held.rows,
-            held.kv_heads,
-            held.head_dim,
-        ):
-            raise ShapeError(
-                f"keys {keys.shape}: not ({held.rows}, {held.kv_heads}, tokens, {held.head_dim})"
-            )
+        rows, kv_heads, head_dim = held.shape
+        if keys.ndim != 4 or (*keys.shape[:2], keys.shape[3]) != held.shape:
+            raise ShapeError(f"keys {keys.shape}: not ({rows}, {kv_heads}, tokens, {head_dim})")
         held.extend(keys)
         self._history[layer].resize(held.blocks)
 
@@ -206,7 +198,7 @@ def best(
 ) -> Index:
     """(rows, min(budget_blocks, blocks)) int64 ascending: the forced blocks and those of the highest scores.
 
-    scores: (rows, blocks). first: (rows,) int64, each row's first block that is more than padding. Of equal ones the earlier.
+    scores: (rows, blocks), of equal ones the earlier wins. first: (rows,) int64, each row's first block with a token.
     """
     at, first = np.arange(scores.shape[1]), first[:, None]
     scores = np.where(at < first, NEVER, scores)
