@@ -20,6 +20,7 @@ from speckv_pynq.integrations._forward import forward
 from speckv_pynq.integrations.transformers import SpecKVCache
 
 Progress = Callable[[int], None]  # takes tokens scored since the last call
+PASS_TOKENS = 64  # of a prefill, that a cache with sparse attention learns from
 PROBE_BLOCKS = 8  # what a foreign cache is tried on, in blocks: past its 128 exact tokens
 
 
@@ -69,9 +70,11 @@ def evaluate(
 ) -> list[Evaluation]:
     """Results in the order of `contenders`, whose blocks are as `cut` says. sequences: (n, context) int64.
 
-    The first `prefill` tokens of a sequence go in in one pass and are not scored. Of the others all caches take chunks
-    of one block, so nothing but the coding differs between them and the exact one, which goes
-    through each batch once; those with sparse attention, which is there for decoding, take one token at a time. What `ledger` holds already is not measured again; it is saved after each batch.
+    The first `prefill` tokens of a sequence are not scored: what one exact pass makes of them is given to all caches,
+    and the last PASS_TOKENS of them each cache reads for itself. Of the others all caches take chunks of one block, so
+    nothing but the coding differs between them and the exact one, which goes through each batch once; those with sparse
+    attention, which is there for decoding, take one token at a time. What `ledger` holds already is not measured again;
+    it is saved after each batch.
     """
     identities = [contender.identity() for contender in contenders]
     batches = sequences.tensor_split(-(-len(sequences) // batch))  # as equal as possible
@@ -84,8 +87,7 @@ def evaluate(
             caches = [stack.enter_context(contenders[j].open(loaded.model)) for j in missing]
             exact = DynamicCache(config=loaded.model.config)
             if prefill:
-                for cache in (exact, *caches):
-                    forward(loaded.model, rows[:, :prefill].to(loaded.model.device), cache, last=1)
+                _prefill(loaded.model, rows[:, :prefill].to(loaded.model.device), exact, caches)
             scored = score_text(loaded.model, rows[:, prefill:], exact, caches, cut, progress)
             for j, cache, sums in zip(missing, caches, scored, strict=True):
                 ledger.add(identities[j], i, sums.sum(0), contenders[j].sizes(cache))
@@ -124,6 +126,18 @@ def usable(
         else:
             works.append(contender)
     return works, why
+
+
+def _prefill(model: Any, ids: torch.Tensor, exact: DynamicCache, caches: Sequence[Any]) -> None:
+    """ids: (rows, tokens), the first tokens of all caches, which are empty."""
+    whole = max(0, ids.shape[1] - PASS_TOKENS)
+    if whole:
+        forward(model, ids[:, :whole], exact, last=1)
+        for cache in caches:
+            for i, layer in enumerate(exact.layers):
+                cache.update(layer.keys, layer.values, i)
+    for cache in (exact, *caches):
+        forward(model, ids[:, whole:], cache, last=1)
 
 
 def score_text(

@@ -35,8 +35,8 @@ the first tokens (sinks), the newest and the unfinished block are exact. Sequenc
 the texts.
 
 --attention sparse measures each scheme also with sparse attention, which reads a share of the blocks (--budget) in each
-layer. It is for decoding: all but the last 512 tokens of a sequence (--prefill) go in in one pass that reads everything
-and is not scored, then each token on its own. Blocks hold 16 tokens then, unless --block-tokens says otherwise.
+layer. It is for decoding: all but the last 512 tokens of a sequence (--prefill) are not scored and reach all caches
+as one exact pass makes them (but for the last 64 of them, which each cache reads itself), then each token on its own. Blocks hold 16 tokens then, unless --block-tokens says otherwise.
 
 --curve measures all schemes and, in the same run, KIVI-style quantisation (groups of 32, two FP16 numbers each, the
 same exact tokens), transformers' QuantizedCache (quanto, hqq; by its own rules) and zstd of each block, and draws
@@ -223,7 +223,9 @@ def _check(arguments: argparse.Namespace) -> None:
 def _prefill(arguments: argparse.Namespace) -> int:
     prefill = arguments.prefill
     if prefill is None:
-        prefill = max(0, arguments.context - SPARSE_SCORED) if arguments.attention == "sparse" else 0
+        prefill = (
+            max(0, arguments.context - SPARSE_SCORED) if arguments.attention == "sparse" else 0
+        )
     if not 0 <= prefill <= arguments.context - 2:
         raise ConfigError(f"--prefill {prefill} is not within 0..{arguments.context - 2}")
     return int(prefill)

@@ -103,5 +103,7 @@ def shares(
     scores = (grouped @ keys.transpose(2, 3)).float() * scaling
     scores = scores.view(rows, heads, tokens, keys.shape[2])
     if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+        scores = (
+            scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+        )
     return torch.softmax(scores, -1).nan_to_num_(0.0).mean(1)  # a row of padding sees nothing

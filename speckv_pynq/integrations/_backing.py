@@ -34,8 +34,8 @@ class Backing:
         self.span_layers = 1 if codebook is None else codebook.layer_count
         if config.sparse and self.span_layers > 1:
             raise ConfigError(
-                f"the codebook joins {self.span_layers} layers in a record: sparse attention chooses blocks of each layer "
-                "apart, use a codebook of scope layer"
+                f"the codebook joins {self.span_layers} layers in a record: sparse attention chooses blocks of each "
+                "layer apart, use a codebook of scope layer"
             )
         if config.sparse:
             use_sparse(model_or_config)

@@ -28,16 +28,16 @@ class CacheConfig:
     """How a cache codes and where it keeps blocks.
 
     scheme: name of a spec.Scheme, lower case. block_tokens: positions a block holds; None: 32, with sparse attention
-    16. sinks: first tokens of a row that stay exact. recent: newest tokens that stay exact although they would fill a block; attention weighs them
-    most. l1_bytes, l2_bytes, l3_bytes: budgets of the tiers; l1_bytes None: everything stays decoded, for a model on
-    the CPU as the very tensors that attention reads; l2_bytes None: what staging needs. l3_pool: the memory of L3, by
-    name (docs/pools.md). share_equal: blocks whose records are equal are held once (see also `tell_tokens`). policy:
-    "dense" (a fixed share stays in L1, right for attention that reads everything), "lru" or "heat" (see
-    speckv_pynq.config.TierConfig); None: "dense", with sparse attention "heat". device: see
-    speckv_pynq.device.open_device. num_engines None: for a model on the CPU as many as torch's threads leave cores
-    for, 1 or 2 (those threads spin, and engines beside them are slower than one alone), otherwise the device's own
-    choice. block_dtype: "fp16", "bf16" or "fp32"; None: the model's dtype, but fp16 for the blocks of an fp32 model
-    under a lossy scheme.
+    16. sinks: first tokens of a row that stay exact. recent: newest tokens that stay exact although they would fill a
+    block; attention weighs them most. l1_bytes, l2_bytes, l3_bytes: budgets of the tiers; l1_bytes None: everything
+    stays decoded, for a model on the CPU and dense attention as the very tensors that attention reads; l2_bytes None:
+    what staging needs. l3_pool: the memory of L3, by name (docs/pools.md). share_equal: blocks whose records are equal
+    are held once (see also `tell_tokens`). policy: "dense" (a fixed share stays in L1, right for attention that reads
+    everything), "lru" or "heat" (see speckv_pynq.config.TierConfig); None: "dense", with sparse attention "heat".
+    device: see speckv_pynq.device.open_device. num_engines None: for a model on the CPU as many as torch's threads
+    leave cores for, 1 or 2 (those threads spin, and engines beside them are slower than one alone), otherwise the
+    device's own choice. block_dtype: "fp16", "bf16" or "fp32"; None: the model's dtype, but fp16 for the blocks of an
+    fp32 model under a lossy scheme.
     codebook: for scheme klt: a file of `speckv calibrate`, or what Codebook.load made of it; None: the one that comes
     with the package for this model. Where it joins N layers in a record, tokens of a layer are exact until the last
     of the N has them.

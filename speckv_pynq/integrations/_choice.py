@@ -39,7 +39,8 @@ class Lane:
 class Chooser:
     """Rankers for the rows of a batch, of which those with equal padding share one.
 
-    A coded block is the ranker's block that holds its middle: they are the same but behind a crop into the middle of one.
+    A coded block is the ranker's block that holds its middle: they are the same but behind a crop into the middle of
+    one.
     """
 
     def __init__(

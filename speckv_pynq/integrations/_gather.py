@@ -49,8 +49,7 @@ def gather(
     places = _places(layout, chosen)
     workspace.reserve(layout.rows, places.width, new.dtype, new.device)
     if len(chosen):
-        rows, at = places.block_rows.astype(np.uint32), places.block_places.astype(np.uint32)
-        tiers.get(before.handles[chosen], rows, at, workspace.target)
+        tiers.get(before.handles[chosen], places.block_rows, places.block_places, workspace.target)
         workspace.upload(places.open)
     if places.blocks:
         workspace.part(0, places.blocks).copy_(before.kept.narrow(3, 0, places.blocks))

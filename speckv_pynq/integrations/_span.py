@@ -76,9 +76,8 @@ class Span:
                 self._store_blocks(self._store.empty(keys.shape[0]).append(tokens), keys, values)
                 return self._whole(keys, values)
         sparse = self._store.sparse
-        if sparse is not None and tokens == 1 and self.state is not None:
-            if sparse.ready(self.first, self.state):
-                return self._step(sparse, self.state, keys, values)
+        if sparse is not None and tokens == 1 and sparse.ready(self.first, self.state):
+            return self._step(sparse, keys, values)
         running = self._begin(keys) if member == 0 else self._pass
         assert running is not None
         workspace, length = self._workspace, running.origin.after.length
@@ -93,9 +92,7 @@ class Span:
             self._finish(running)
         return self._whole(*whole)
 
-    def _whole(
-        self, keys: torch.Tensor, values: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _whole(self, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """K and V of the whole sequence; sparse attention learns from who reads them."""
         sparse = self._store.sparse
         if sparse is None or self.state is None:
@@ -104,10 +101,11 @@ class Span:
         return carrying(keys, reader), values
 
     def _step(
-        self, sparse: Sparse, before: State, keys: torch.Tensor, values: torch.Tensor
+        self, sparse: Sparse, keys: torch.Tensor, values: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Takes one token; what is to be read of the others is decided when attention asks."""
-        new = torch.stack((keys, values))
+        before, new = self.state, torch.stack((keys, values))
+        assert before is not None
         layout, origin = before.layout, before.layout.append(1)
         at = layout.length - layout.open_base
         opened = fitted(before.open, at + 1, used=at)
@@ -333,9 +331,7 @@ class Span:
             handles = np.concatenate([handles, self._put(origin, keys, values, base)])
         self._set(State(after, handles, kept, opened, origin))
 
-    def _put(
-        self, origin: Append, keys: torch.Tensor, values: torch.Tensor, base: int
-    ) -> Handles:
+    def _put(self, origin: Append, keys: torch.Tensor, values: torch.Tensor, base: int) -> Handles:
         """Codes the blocks that an append filled, all or none."""
         starts, store = origin.starts - base, self._store
         padding = np.array(origin.after.padding)[origin.rows]

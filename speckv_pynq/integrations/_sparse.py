@@ -16,7 +16,9 @@ from speckv_pynq.integrations._store import State
 from speckv_pynq.integrations._workspace import Workspace
 from speckv_pynq.tiers import TierManager
 
-HISTORY_TOKENS = 32  # of a pass of several tokens: the last ones, whose attention is a history to begin with
+HISTORY_TOKENS = (
+    32  # of a pass of several tokens: the last ones, whose attention is a history to begin with
+)
 
 Read = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
 
@@ -50,9 +52,11 @@ class Sparse:
     unread: int | None = None
     counts: SparseStats = field(default_factory=lambda: SparseStats(0, 0, 0))
 
-    def ready(self, layer: int, state: State) -> bool:
+    def ready(self, layer: int, state: State | None) -> bool:
         """Whether a token can be given some blocks only: there are some, and all that precede it were seen."""
-        return bool(len(state.handles)) and self.chooser.known(layer) == state.layout.length
+        if state is None or not len(state.handles):
+            return False
+        return self.chooser.known(layer) == state.layout.length
 
     def crop(self, length: int) -> None:
         """Keeps the first `length` tokens."""
@@ -67,7 +71,7 @@ class Sparse:
         """UnsupportedLayer where the model went on without having asked what to attend to."""
         if self.unread is not None:
             raise UnsupportedLayer(
-                f"layer {self.unread}: its attention did not ask the cache which blocks to read, so its result is void: "
+                f"layer {self.unread}: its attention did not ask the cache which blocks to read, so its result is void; "
                 f'the model must run with attention "{NAME}" (SpecKVCache.for_model sets it) and hand on the keys of '
                 "Cache.update as they are; crop() or reset() the cache"
             )

@@ -31,10 +31,10 @@ class Store:
     """What the layers of one cache share.
 
     workspaces: one for all spans, or one for each of them. standing_hits: blocks that stood in one when wanted.
-    span_layers: layers of a span, whose blocks share records; heads: KV heads of one layer.
-    recent: newest tokens that are not coded yet. dtype: of the model; exact_dtype: of the tokens held uncoded.
-    padding: left padding of each row, for the next first tokens. lengths: tokens that each layer has been given.
-    sparse: of a cache with sparse attention. prompt: the tokens that were told to come first. running: the forward pass that has reached some layers of a span,
+    span_layers: layers of a span, whose blocks share records; heads: KV heads of one layer. recent: newest tokens that
+    are not coded yet. dtype: of the model; exact_dtype: of the tokens held uncoded. padding: left padding of each row,
+    for the next first tokens. lengths: tokens that each layer has been given. sparse: of a cache with sparse attention.
+    prompt: the tokens that were told to come first. running: the forward pass that has reached some layers of a span,
     not all.
     """
 

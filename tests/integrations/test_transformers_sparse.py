@@ -37,14 +37,23 @@ def own_model(dtype: torch.dtype = torch.float32) -> Any:
 # ---- all blocks
 
 
-@pytest.mark.parametrize(
-    ("dtype", "told"),
-    [(torch.float32, True), (torch.float32, False), (torch.bfloat16, True)],
-)
-def test_all_blocks_of_a_padded_batch(dtype: torch.dtype, told: bool) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_all_blocks_bit_for_bit(dtype: torch.dtype) -> None:
+    made, ids, at = own_model(dtype), prompt(2, 120), 0
+    with SpecKVCache.for_model(made, sparse(budget=1.0)) as cache:
+        plain = DynamicCache(config=made.config)
+        for tokens in (70, *[1] * 10, 33, *[1] * 7):
+            part = ids[:, at : at + tokens]
+            assert torch.equal(logits(made, cache, part), logits(model(dtype), plain, part))
+            at += tokens
+        assert cache.stats().sparse.read == cache.stats().sparse.held > 0
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_all_blocks_of_a_padded_batch(told: bool) -> None:
     inputs = padded([90, 12, 67])
-    want = generate(model(dtype), DynamicCache(config=model().config), inputs, max_new_tokens=24)
-    made, mask = own_model(dtype), inputs["attention_mask"] if told else None
+    want = generate(model(), DynamicCache(config=model().config), inputs, max_new_tokens=24)
+    made, mask = own_model(), inputs["attention_mask"] if told else None
     with SpecKVCache.for_model(made, sparse(budget=1.0), attention_mask=mask) as cache:
         assert generate(made, cache, inputs, max_new_tokens=24).tolist() == want.tolist()
         assert cache.stats().sparse.read > 0
@@ -70,7 +79,7 @@ def test_all_blocks_by_every_way_of_generation(how: dict[str, Any]) -> None:
 
 OPERATIONS = st.one_of(
     st.tuples(st.just("tokens"), st.sampled_from([1, 1, 1, 1, 2, 17])),
-    st.tuples(st.just("steps"), st.sampled_from([3, 17])),
+    st.tuples(st.just("steps"), st.sampled_from([2, 6])),
     st.tuples(st.just("crop"), st.sampled_from([1, 2, 9, 13, 16, 20, 50])),
     st.tuples(st.just("reorder"), st.lists(st.integers(0, 2), min_size=3, max_size=3)),
     st.tuples(st.just("select"), st.lists(st.integers(0, 2), min_size=1, max_size=3)),
@@ -147,7 +156,7 @@ class Pair:
     st.sampled_from([None, 100 << 10]),
     st.lists(OPERATIONS, max_size=8),
 )
-@example("int4", 0, None, [("steps", 17), ("crop", 13), ("steps", 17), ("crop", 9), ("steps", 17)])
+@example("int4", 0, None, [("crop", 13), ("steps", 8), ("crop", 3), ("steps", 9)])
 @example("raw", 5, 100 << 10, [("tokens", 1), ("reorder", [2, 0, 0]), ("fork", None)])
 def test_all_blocks_whatever_happens(
     scheme: str, recent: int, l1_bytes: int | None, operations: list[tuple[str, Any]]
@@ -179,7 +188,7 @@ def test_a_token_sees_sinks_chosen_blocks_and_open_run(
 ) -> None:
     """Against dense attention over the same blocks with a mask that hides the others."""
     monkeypatch.setattr(Ranker, "choose", every_other)
-    made, ids = own_model(), prompt(2, 150)
+    made, ids = own_model(), prompt(2, 140)
     plain = CacheConfig(scheme, block_tokens=BLOCK)
     with (
         SpecKVCache.for_model(made, sparse(scheme)) as cache,
@@ -187,7 +196,7 @@ def test_a_token_sees_sinks_chosen_blocks_and_open_run(
     ):
         for each in (cache, dense):
             logits(made, each, ids[:, :120])
-        for at in range(120, 150):
+        for at in range(120, 140):
             # Blocks begin behind the sinks, of which the ranker's block 0 is made.
             open_start = SINKS + (at - SINKS - RECENT) // BLOCK * BLOCK
             position = torch.arange(at + 1)
@@ -196,17 +205,17 @@ def test_a_token_sees_sinks_chosen_blocks_and_open_run(
             mask = (~coded | chosen)[:, None, None]
             want = logits(made, dense, ids[:, at : at + 1], attention_mask=mask)
             got = logits(made, cache, ids[:, at : at + 1])
-            torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("budget", [0.1, 0.25, 0.5])
+@pytest.mark.parametrize("budget", [0.2, 0.5])
 def test_only_chosen_blocks_are_asked_of_the_tiers(budget: float) -> None:
-    made, ids = own_model(), prompt(2, 600)
+    made, ids = own_model(), prompt(2, 606)
     few = sparse(budget=budget, l1_bytes=200 << 10, ahead=False)
     with SpecKVCache.for_model(made, few) as cache:
-        logits(made, cache, ids[:, :590])
+        logits(made, cache, ids[:, :596])
         before = cache.stats()
-        for at in range(590, 600):
+        for at in range(596, 606):
             logits(made, cache, ids[:, at : at + 1])
         after = cache.stats()
     read = after.sparse.read - before.sparse.read
@@ -215,10 +224,13 @@ def test_only_chosen_blocks_are_asked_of_the_tiers(budget: float) -> None:
         for name in ("hits_l1", "hits_l2", "misses")
     ]
     assert sum(asked) == read
-    blocks = 600 / BLOCK
-    uncoded = 3 + 1  # sinks and open run count in the budget
-    assert 0 < read <= max(budget * blocks - uncoded, 0) * 2 * LAYERS * 10 + 2 * LAYERS * 10
-    assert after.sparse.held - before.sparse.held >= 2 * LAYERS * 10 * (blocks - uncoded - 1)
+    steps, uncoded = (
+        2 * LAYERS * 10,
+        1 + 3,
+    )  # sinks and open run, in blocks: they count in the budget
+    blocks = -(-(606 - SINKS) // BLOCK) + 1
+    assert after.sparse.held - before.sparse.held == steps * (blocks - uncoded)
+    assert read == steps * (int(budget * blocks) - uncoded)
 
 
 def test_a_short_sequence_is_read_whole() -> None:
@@ -244,7 +256,9 @@ def test_rows_do_not_depend_on_each_other(told: bool) -> None:
         if not told and length < 300:
             continue
         with SpecKVCache.for_model(made, sparse(budget=0.3)) as cache:
-            alone = generate(made, cache, inputs["input_ids"][row : row + 1, -length:], max_new_tokens=20)
+            alone = generate(
+                made, cache, inputs["input_ids"][row : row + 1, -length:], max_new_tokens=20
+            )
         assert together[row, -20:].tolist() == alone[0, -20:].tolist()
 
 

@@ -43,7 +43,7 @@ def test_defaults_follow_from_attention() -> None:
 
 
 def test_a_config_alone() -> None:
-    with pytest.raises(UnsupportedLayer, match="LlamaConfig: sparse attention needs a .* model"):
+    with pytest.raises(UnsupportedLayer, match=r"LlamaConfig: sparse attention needs a .* model"):
         SpecKVCache.for_model(config(), SPARSE)
 
 
@@ -55,7 +55,7 @@ class Fixed(type(model())):  # type: ignore[misc]
 
 def test_a_model_whose_attention_cannot_be_replaced() -> None:
     made = Fixed(config())
-    with pytest.raises(UnsupportedLayer, match='Fixed: its attention cannot be .*"dense"'):
+    with pytest.raises(UnsupportedLayer, match=r'Fixed: its attention cannot be .*"dense"'):
         SpecKVCache.for_model(made, SPARSE)
     SpecKVCache.for_model(made, CacheConfig("raw")).close()
 
@@ -63,7 +63,7 @@ def test_a_model_whose_attention_cannot_be_replaced() -> None:
 def test_records_of_several_layers() -> None:
     made = copy.deepcopy(model())
     several = CacheConfig("klt", attention="sparse", codebook=codebook(made.config, 3))
-    with pytest.raises(ConfigError, match="joins 3 layers .* scope layer"):
+    with pytest.raises(ConfigError, match=r"joins 3 layers .* scope layer"):
         SpecKVCache.for_model(made, several)
 
 
@@ -72,7 +72,7 @@ def test_attention_that_does_not_ask_is_noticed() -> None:
     with SpecKVCache.for_model(made, SPARSE) as cache:
         logits(made, cache, prompt(1, 100))
         made.set_attn_implementation("sdpa")
-        with pytest.raises(UnsupportedLayer, match='layer 0: .*"speckv_sparse"'):
+        with pytest.raises(UnsupportedLayer, match=r'layer 0: .*"speckv_sparse"'):
             logits(made, cache, prompt(1, 1))
         cache.crop(100)
         made.set_attn_implementation("speckv_sparse")
