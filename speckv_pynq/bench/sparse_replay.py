@@ -67,9 +67,13 @@ def prepare(
         promise.append(promises[0])
         bound.append(promises[1])
         advance(1)
-    tokens = np.stack([trace.tokens for trace in traces])
-    joined = (np.concatenate(parts, 1) for parts in (mass, promise, bound))
-    return Scene(tokens, len(traces[0].keys), *joined)
+    return Scene(
+        np.stack([trace.tokens for trace in traces]),
+        len(traces[0].keys),
+        np.concatenate(mass, 1),
+        np.concatenate(promise, 1),
+        np.concatenate(bound, 1),
+    )
 
 
 def _promises(trace: AttentionTrace) -> tuple[Floats, Floats]:
