@@ -35,8 +35,9 @@ the first tokens (sinks), the newest and the unfinished block are exact. Sequenc
 the texts.
 
 --attention sparse measures each scheme also with sparse attention, which reads a share of the blocks (--budget) in each
-layer. It is for decoding: all but the last 512 tokens of a sequence (--prefill) are not scored and reach all caches
-as one exact pass makes them (but for the last 64 of them, which each cache reads itself), then each token on its own. Blocks hold 16 tokens then, unless --block-tokens says otherwise.
+layer. It is for decoding: all but the last 512 tokens of a sequence (--prefill) are not scored and reach all caches as
+one exact pass makes them, but for the last 64 of them, which each cache reads itself; then come the scored tokens, one
+at a time. Blocks hold 16 tokens then, unless --block-tokens says otherwise.
 
 --curve measures all schemes and, in the same run, KIVI-style quantisation (groups of 32, two FP16 numbers each, the
 same exact tokens), transformers' QuantizedCache (quanto, hqq; by its own rules) and zstd of each block, and draws
@@ -180,6 +181,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
 
     _check(arguments)
     prefill = _prefill(arguments)
+    arguments.prefill = prefill or None
     cut = options.cache_config(arguments, "int4", attention=arguments.attention)
     arguments.block_tokens = cut.block_tokens
     with output.waiting("loading the model"):

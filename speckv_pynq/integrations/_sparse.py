@@ -71,7 +71,7 @@ class Sparse:
         """UnsupportedLayer where the model went on without having asked what to attend to."""
         if self.unread is not None:
             raise UnsupportedLayer(
-                f"layer {self.unread}: its attention did not ask the cache which blocks to read, so its result is void; "
+                f"layer {self.unread}: its attention did not ask the cache which blocks to read, its result is void; "
                 f'the model must run with attention "{NAME}" (SpecKVCache.for_model sets it) and hand on the keys of '
                 "Cache.update as they are; crop() or reset() the cache"
             )
