@@ -30,7 +30,7 @@ from speckv_pynq.integrations._layer import SpecKVLayer
 from speckv_pynq.integrations._model import torch_dtype
 from speckv_pynq.integrations._span import Span
 from speckv_pynq.integrations._sparse import Sparse, SparseStats
-from speckv_pynq.integrations._store import Store
+from speckv_pynq.integrations._store import State, Store
 from speckv_pynq.integrations._workspace import Workspace
 from speckv_pynq.system import CXLSpecKVSystem
 from speckv_pynq.tiers import TierStats
@@ -106,6 +106,8 @@ class SpecKVCache(Cache):
         """A cache for this model, or for models of this config (whose dtype must then be stated in it).
 
         attention_mask: as for `set_padding`. UnsupportedLayer when the model has layers other than full attention.
+        With sparse attention, which needs the model itself, the model's attention implementation is set to
+        "speckv_sparse" and stays so: with other caches it computes what "sdpa" does. UnsupportedLayer when it cannot be.
         """
         cache = cls(Backing(model_or_config, config))
         if attention_mask is not None:
@@ -310,8 +312,8 @@ def _sparse(backing: Backing, store: Store) -> Sparse:
         config.budget,
         config.least_blocks,
     )
-    ahead = config.l1_bytes is not None if config.ahead is None else config.ahead
-    return Sparse(chooser, store.tiers, store.workspaces[0], ahead, [None] * shape.layers)
+    states: list[State | None] = [None] * shape.layers
+    return Sparse(chooser, store.tiers, store.workspaces[0], config.ahead, states)
 
 
 def _ratio(full: int, part: int) -> float:

@@ -211,7 +211,7 @@ def test_a_token_sees_sinks_chosen_blocks_and_open_run(
 @pytest.mark.parametrize("budget", [0.2, 0.5])
 def test_only_chosen_blocks_are_asked_of_the_tiers(budget: float) -> None:
     made, ids = own_model(), prompt(2, 606)
-    few = sparse(budget=budget, l1_bytes=200 << 10, ahead=False)
+    few = sparse(budget=budget, l1_bytes=200 << 10)
     with SpecKVCache.for_model(made, few) as cache:
         logits(made, cache, ids[:, :596])
         before = cache.stats()
