@@ -42,10 +42,12 @@ class CacheConfig:
     with the package for this model. Where it joins N layers in a record, tokens of a layer are exact until the last
     of the N has them.
     attention: "dense": all tokens are read. "sparse": a pass of one token reads, in each layer, only the blocks that
-    rank best for its query; passes of several tokens read all (docs/sparse_attention.md). budget: for sparse attention,
-    the share of a row's blocks that such a pass reads in a layer, sinks, recent window and open run counted, but never
-    fewer than least_blocks. ahead: for sparse attention, the blocks that the next layer is likely to choose are brought
-    up before its query is there: fewer of them are waited for, but more are brought up in all.
+    rank best for its query; passes of several tokens read all (docs/sparse_attention.md). budget: for sparse
+    attention, the share of a row's blocks that such a pass reads in a layer, sinks, recent window and open run
+    counted, but never fewer than least_blocks. fit_layers: the budget is the mean of the layers, of which those whose
+    attention is spread wider, in the last tokens of a longer pass, read more, and others less; False: each layer reads
+    as many. ahead: for sparse attention, the blocks that the next layer is likely to choose are brought up before its
+    query is there: fewer of them are waited for, but more are brought up in all.
     """
 
     scheme: str = "int4"
@@ -65,6 +67,7 @@ class CacheConfig:
     attention: Attention = "dense"
     budget: float = 0.25
     least_blocks: int = 16
+    fit_layers: bool = True
     ahead: bool = False
 
     def __post_init__(self) -> None:

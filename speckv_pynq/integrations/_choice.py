@@ -52,13 +52,19 @@ class Chooser:
         recent: int,
         budget: float,
         least_blocks: int,
+        fit_layers: bool,
     ) -> None:
         self._shape = layers, heads, head_dim
         self._block_tokens, self._budget, self._least = block_tokens, budget, least_blocks
+        self._fit_layers = fit_layers
         # With the newest token, the open run has at most so many: they are read exact, whatever is chosen.
         self._recent_blocks = -(-(recent + block_tokens) // block_tokens)
         self._lanes: list[Lane] = []
         self._lengths = [0] * layers  # positions whose keys are known
+        self._spread: dict[int, Floats] = {}  # by layer, until all are seen: as in `fit`
+        self._factors: Floats | None = (
+            None  # (layers, rows): what a layer may read, 1: its even share
+        )
         self._spots: tuple[Layout | None, Index, Index] = None, np.empty(0, int), np.empty(0, int)
 
     # ---- what the sequences are
@@ -69,7 +75,7 @@ class Chooser:
         Padding that the layout was not told of is behind `first` all the same: its blocks are chosen last.
         """
         layers, size = self._shape[0], self._block_tokens
-        self._lanes, self._lengths = [], [0] * layers
+        self._lanes, self._lengths, self._factors = [], [0] * layers, None
         pads, fill = np.array(layout.padding), -layout.sinks % size
         for pad in np.unique(pads).tolist():
             rows = np.flatnonzero(pads == pad)
@@ -120,6 +126,8 @@ class Chooser:
                 lane.ranker.select(np.searchsorted(lane.rows, chosen[now]))
                 lanes.append(replace(lane, rows=now))
         self._lanes = lanes
+        if self._factors is not None:
+            self._factors = self._factors[:, chosen]
 
     def forget(self) -> None:
         """Of sequences that are gone."""
@@ -128,6 +136,7 @@ class Chooser:
     def same_as(self, other: Chooser) -> None:
         """Takes over what `other` knows, as a copy."""
         self._lanes, self._lengths = copy.deepcopy(other._lanes), list(other._lengths)
+        self._factors = other._factors
 
     # ---- what is read
 
@@ -137,35 +146,87 @@ class Chooser:
         query: (rows, query heads, head_dim). layout: without the newest token, whose key the rankers know.
         """
         return self._coded(
-            layer,
-            layout,
-            [
-                lane.ranker.choose(layer, query[lane.rows], self._blocks(layer, lane))
-                for lane in self._lanes
-            ],
+            layer, layout, [self._choice(layer, lane, query[lane.rows]) for lane in self._lanes]
         )
 
     def ahead(self, layer: int, layout: Layout) -> Index:
         """As `choose`, before the query is there: by what is known of the steps before."""
-        found = [lane.ranker.ahead(layer, self._blocks(layer, lane)) for lane in self._lanes]
+        found = []
+        for lane in self._lanes:
+            blocks = lane.ranker.ahead(layer, int(self._budgets(layer, lane).min()))
+            found.append((blocks, np.ones(blocks.shape, bool)))
         return self._coded(layer, layout, found)
 
     def observe(self, layer: int, positions: Index, mass: Floats) -> None:
         """Learns from attention: (rows, n) positions read, -1 for none, and the share that each got, 1 in all."""
         for lane in self._lanes:
-            count = lane.ranker.blocks(layer)
-            if not count:
-                continue
-            spots = (positions[lane.rows] - lane.offset) // self._block_tokens
-            read = positions[lane.rows] >= lane.first
-            spots = np.where(read, np.minimum(spots, count - 1), count)
-            at = np.arange(len(spots))[:, None] * (count + 1) + spots
-            flat = np.bincount(at.ravel(), mass[lane.rows].ravel(), len(spots) * (count + 1))
-            seen = np.bincount(at.ravel(), minlength=len(flat)).reshape(len(spots), -1)[:, :-1] > 0
-            shares = flat.reshape(len(spots), -1)[:, :-1].astype(np.float32)
-            self._tell(layer, lane.ranker, seen, shares)
+            if lane.ranker.blocks(layer):
+                self._tell(layer, lane.ranker, *self._by_block(layer, lane, positions, mass))
+
+    def fit(self, layer: int, mass: Floats) -> None:
+        """Once it has been told of each layer, layers whose attention is spread wider may read more, others less.
+
+        mass: (rows, positions), the attention of some tokens. What a row reads of all layers together stays the same:
+        the blocks with the most attention, whichever layer's, but each layer at least half of its even share.
+        """
+        if not self._fit_layers:
+            return
+        positions = np.broadcast_to(np.arange(mass.shape[1]), mass.shape)
+        most = max(lane.ranker.blocks(layer) for lane in self._lanes)
+        spread = np.full((len(mass), most), -1, np.float32)  # less than any block has
+        for lane in self._lanes:
+            shares = np.sort(self._by_block(layer, lane, positions, mass)[1], 1)[:, ::-1]
+            spread[lane.rows, : shares.shape[1]] = shares
+        self._spread[layer] = spread
+        if len(self._spread) == self._shape[0]:
+            self._factors = self._fitted(np.stack([self._spread[i] for i in sorted(self._spread)]))
+            self._spread = {}
 
     # ---- inside
+
+    def _fitted(self, spread: Floats) -> Floats:
+        """(layers, rows): parts of the even share. spread: (layers, rows, blocks), the largest first."""
+        layers, rows, blocks = spread.shape
+        factors = np.ones((layers, rows), np.float32)
+        for lane in self._lanes:
+            even = self._even(0, lane)
+            least = even // 2
+            if even >= lane.ranker.blocks(0):
+                continue
+            for row in lane.rows:
+                rest = spread[:, row, least:].ravel()
+                best = np.argsort(-rest, kind="stable")[: layers * (even - least)]
+                extra = np.bincount(best // (blocks - least), minlength=layers)
+                factors[:, row] = (least + extra) / even
+        return factors
+
+    def _by_block(
+        self, layer: int, lane: Lane, positions: Index, mass: Floats
+    ) -> tuple[Flags, Floats]:
+        """(rows of the lane, its ranker's blocks) twice: which have a position, and the sum of their shares."""
+        count = lane.ranker.blocks(layer)
+        spots = (positions[lane.rows] - lane.offset) // self._block_tokens
+        read = positions[lane.rows] >= lane.first
+        spots = np.where(read, np.minimum(spots, count - 1), count)
+        at = np.arange(len(spots))[:, None] * (count + 1) + spots
+        flat = np.bincount(at.ravel(), mass[lane.rows].ravel(), len(spots) * (count + 1))
+        seen = np.bincount(at.ravel(), minlength=len(flat)).reshape(len(spots), -1)[:, :-1] > 0
+        return seen, flat.reshape(len(spots), -1)[:, :-1].astype(np.float32)
+
+    def _choice(self, layer: int, lane: Lane, query: Floats) -> tuple[Index, Flags]:
+        """A lane's best blocks, (rows, n), and which of them are within each row's budget."""
+        ranker, budgets = lane.ranker, self._budgets(layer, lane)
+        most = int(budgets.max())
+        if (budgets == most).all():
+            blocks = ranker.choose(layer, query, most)
+            return blocks, np.ones(blocks.shape, bool)
+        scores = ranker.scores(layer, query)
+        blocks = ranker.choose(layer, query, most)
+        scores = np.take_along_axis(scores, blocks, 1)
+        scores[blocks >= ranker.blocks(layer) - ranker.recent_blocks] = np.inf
+        scores[blocks < ranker.sink_blocks] = np.inf
+        rank = np.argsort(np.argsort(-scores, 1, kind="stable"), 1, kind="stable")
+        return blocks, rank < budgets[:, None]
 
     def _tell(self, layer: int, ranker: Ranker, seen: Flags, shares: Floats) -> None:
         """A ranker takes as many blocks of each row: what a row has read less of is a block it has read, again."""
@@ -177,17 +238,25 @@ class Chooser:
         order = np.where(spare, order[:, :1], order)
         ranker.observe(layer, order, np.take_along_axis(shares, order, 1))
 
-    def _blocks(self, layer: int, lane: Lane) -> int:
-        """How many of a ranker's blocks a step may read."""
+    def _even(self, layer: int, lane: Lane) -> int:
+        """How many of a ranker's blocks a step may read in a layer, of all layers' mean."""
         share = math.floor(self._budget * lane.ranker.blocks(layer))
         return max(share, self._least, lane.ranker.forced(layer))
 
-    def _coded(self, layer: int, layout: Layout, chosen: list[Index]) -> Index:
+    def _budgets(self, layer: int, lane: Lane) -> Index:
+        """The same in this layer, (rows of the lane,)."""
+        even, count = self._even(layer, lane), lane.ranker.blocks(layer)
+        if self._factors is None or even >= count:
+            return np.full(len(lane.rows), even)
+        share = np.rint(even * self._factors[layer, lane.rows]).astype(np.int64)
+        return np.clip(share, lane.ranker.forced(layer), count)
+
+    def _coded(self, layer: int, layout: Layout, chosen: list[tuple[Index, Flags]]) -> Index:
         order, spots = self._spots_of(layout)
         count = max(lane.ranker.blocks(layer) for lane in self._lanes)
         wanted = np.zeros((layout.rows, count + 1), bool)
-        for lane, blocks in zip(self._lanes, chosen, strict=True):
-            wanted[lane.rows[:, None], blocks] = True
+        for lane, (blocks, within) in zip(self._lanes, chosen, strict=True):
+            wanted[lane.rows[:, None], blocks] = within
         wanted[:, count] = False
         return order[wanted[layout.block_rows[order], np.minimum(spots, count)]]
 

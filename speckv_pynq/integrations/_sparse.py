@@ -136,6 +136,8 @@ class WholeReader:
         everything = np.broadcast_to(np.arange(length), (len(self.keys), length))
         for i in range(count):
             chooser.observe(layer, everything, history[:, i])
+        if count == HISTORY_TOKENS:
+            chooser.fit(layer, history.mean(1))
         return self.keys, self.values, mask
 
 

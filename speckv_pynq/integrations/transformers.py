@@ -106,8 +106,8 @@ class SpecKVCache(Cache):
         """A cache for this model, or for models of this config (whose dtype must then be stated in it).
 
         attention_mask: as for `set_padding`. UnsupportedLayer when the model has layers other than full attention.
-        With sparse attention, which needs the model itself, the model's attention implementation is set to
-        "speckv_sparse" and stays so: with other caches it computes what "sdpa" does. UnsupportedLayer when it cannot be.
+        With sparse attention, which needs the model itself, its attention implementation is set to "speckv_sparse" and
+        stays so: with other caches it computes what "sdpa" does. UnsupportedLayer when it cannot be set.
         """
         cache = cls(Backing(model_or_config, config))
         if attention_mask is not None:
@@ -311,6 +311,7 @@ def _sparse(backing: Backing, store: Store) -> Sparse:
         config.recent,
         config.budget,
         config.least_blocks,
+        config.fit_layers,
     )
     states: list[State | None] = [None] * shape.layers
     return Sparse(chooser, store.tiers, store.workspaces[0], config.ahead, states)

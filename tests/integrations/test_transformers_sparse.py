@@ -211,7 +211,7 @@ def test_a_token_sees_sinks_chosen_blocks_and_open_run(
 @pytest.mark.parametrize("budget", [0.2, 0.5])
 def test_only_chosen_blocks_are_asked_of_the_tiers(budget: float) -> None:
     made, ids = own_model(), prompt(2, 606)
-    few = sparse(budget=budget, l1_bytes=200 << 10)
+    few = sparse(budget=budget, l1_bytes=200 << 10, fit_layers=False)
     with SpecKVCache.for_model(made, few) as cache:
         logits(made, cache, ids[:, :596])
         before = cache.stats()
@@ -231,6 +231,18 @@ def test_only_chosen_blocks_are_asked_of_the_tiers(budget: float) -> None:
     blocks = -(-(606 - SINKS) // BLOCK) + 1
     assert after.sparse.held - before.sparse.held == steps * (blocks - uncoded)
     assert read == steps * (int(budget * blocks) - uncoded)
+
+
+def test_layers_share_a_budget() -> None:
+    """Some read more, others less, together what the budget says; each row by itself."""
+    made, ids = own_model(), prompt(2, 700)
+    counts = {}
+    for fit in (False, True):
+        with SpecKVCache.for_model(made, sparse(budget=0.4, fit_layers=fit)) as cache:
+            logits(made, cache, ids)
+            steps(made, cache, 2, 5, seed=1)
+            counts[fit] = cache.stats().sparse.read
+    assert counts[True] == pytest.approx(counts[False], abs=2 * LAYERS * 5)  # rounding
 
 
 def test_a_short_sequence_is_read_whole() -> None:
