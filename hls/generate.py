@@ -32,14 +32,20 @@ STRUCTS = (
     "codebook_header",
     "command",
     "command_completion",
+    "predictor_header",
+    "predictor_state",
+    "prediction",
+    "candidate",
 )
-# The driver's ring: value groups of the spec -> the prefix of their names.
+# Driver's ring and predictor: value groups of the spec -> the prefix of their names.
 RING_GROUPS = {
     "opcodes": "opcode",
     "moves": "move",
     "command_flags": "command_flag",
     "parameters": "parameter",
     "command_status": "command_status",
+    "prediction_flags": "prediction_flag",
+    "candidate_flags": "candidate_flag",
 }
 
 # template -> output, relative to the repository; "{kernel}" makes one output a kernel
@@ -86,7 +92,7 @@ class Argument:
 
     @property
     def is_pointer(self) -> bool:
-        return self.role in ("in", "out")
+        return self.role in ("in", "out", "inout")
 
 
 def fields_of(struct: dict[str, Any], where: str) -> list[Field]:

@@ -159,7 +159,7 @@ def fetch(package: str, folder: Path) -> Path:
     return target
 
 
-def files(kind: Kind, folder: Path) -> Iterator[tuple[str, str]]:
+def files(kind: Kind, folder: Path, most_chars: int = FILE_CHARS) -> Iterator[tuple[str, str]]:
     """(name, cleaned text) of a kind's files; packages and patterns in turn, each in the order of its hashes."""
     queues = []
     for package in kind.packages:
@@ -172,7 +172,7 @@ def files(kind: Kind, folder: Path) -> Iterator[tuple[str, str]]:
         for queue in queues:
             if i < len(queue):
                 name, path = queue[i]
-                text = kind.clean(_read(path))[:FILE_CHARS].strip()
+                text = kind.clean(_read(path))[:most_chars].strip()
                 if len(text) >= LEAST_CHARS:
                     yield name, text
 

@@ -49,6 +49,10 @@ class CodebookError(SpeckvError, ValueError):
     """A codebook is damaged, or was made for another model, dtype or RoPE."""
 
 
+class PredictorError(SpeckvError, ValueError):
+    """A token predictor contradicts itself, or does not fit the model."""
+
+
 class AbiMismatch(SpeckvError):
     """Library, overlay and runtime were built from different specs."""
 

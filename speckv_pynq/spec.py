@@ -9,7 +9,7 @@ import numpy as np
 
 FORMAT_VERSION: Final = 1
 MAGIC: Final = 0x564B5053
-ABI_ID: Final = 0xA4B4743F4796C4E3
+ABI_ID: Final = 0xAFF2C8DFD0CBFA0E
 
 AXI_BITS: Final = 512
 LINE_BYTES: Final = 64
@@ -34,6 +34,20 @@ KLT_MAC_TOKENS: Final = 8
 KLT_ROTATION_BITS: Final = 14
 CODEBOOK_MAGIC: Final = 1129009235
 CODEBOOK_VERSION: Final = 1
+PREDICTOR_HIDDEN: Final = 128
+PREDICTOR_RANK: Final = 64
+PREDICTOR_TOP: Final = 8
+PREDICTOR_WALK: Final = 16
+PREDICTOR_MATCH: Final = 8
+PREDICTOR_COUNT: Final = 4
+PREDICTOR_SIGMOID: Final = 2048
+PREDICTOR_MAX_VOCABULARY: Final = 262144
+PREDICTOR_MAX_CLASSES: Final = 1024
+PREDICTOR_MAX_OPENED: Final = 8
+PREDICTOR_MAGIC: Final = 1347113043
+PREDICTOR_VERSION: Final = 1
+PREDICTOR_BLOCK: Final = 8
+PREDICTOR_MAX_CAPACITY: Final = 16777216
 RING_SLOTS: Final = 256
 
 
@@ -91,6 +105,9 @@ class Status(IntEnum):
     BAD_CRC = 16
     BAD_PAYLOAD = 17
     BAD_FLAGS = 18
+    PREDICTOR_MISMATCH = 19
+    BAD_TOKEN = 20
+    BAD_STATE = 21
 
 
 class Opcode(IntEnum):
@@ -138,6 +155,18 @@ class CommandStatus(IntEnum):
     BAD_BUFFER = 7
     FENCED = 8
     CLOSED = 9
+
+
+class PredictionFlag(IntFlag):
+    """Bits of a prediction's flags."""
+
+    ADVANCE_ONLY = 1
+
+
+class CandidateFlag(IntFlag):
+    """Bits of a candidate's flags."""
+
+    KNOWN = 1
 
 
 class DirectoryState(IntEnum):
@@ -547,6 +576,122 @@ COMMAND_COMPLETION: Final = np.dtype(
         "itemsize": 64,
     }
 )
+PREDICTOR_HEADER: Final = np.dtype(
+    {
+        "names": [
+            "magic",
+            "version",
+            "opened",
+            "fingerprint",
+            "vocabulary",
+            "classes",
+            "always",
+            "rows",
+            "lines",
+            "reserved0",
+            "reserved1",
+        ],
+        "formats": [
+            "<u4",
+            "<u2",
+            "<u2",
+            "<u8",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            ("<u8", (3,)),
+        ],
+        "offsets": [0, 4, 6, 8, 16, 20, 24, 28, 32, 36, 40],
+        "itemsize": 64,
+    }
+)
+PREDICTOR_STATE: Final = np.dtype(
+    {
+        "names": [
+            "fingerprint",
+            "count",
+            "capacity",
+            "vocabulary",
+            "reserved0",
+            "reserved1",
+        ],
+        "formats": [
+            "<u8",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            ("<u8", (5,)),
+        ],
+        "offsets": [0, 8, 12, 16, 20, 24],
+        "itemsize": 64,
+    }
+)
+PREDICTION: Final = np.dtype(
+    {
+        "names": [
+            "state_offset",
+            "fingerprint",
+            "token",
+            "capacity",
+            "result",
+            "req_id",
+            "layer",
+            "head",
+            "kind",
+            "top",
+            "flags",
+            "reserved0",
+            "reserved1",
+        ],
+        "formats": [
+            "<u8",
+            "<u8",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u2",
+            "<u1",
+            "<u1",
+            "<u1",
+            "<u1",
+            "<u2",
+            ("<u8", (3,)),
+        ],
+        "offsets": [0, 8, 16, 20, 24, 28, 32, 34, 35, 36, 37, 38, 40],
+        "itemsize": 64,
+    }
+)
+CANDIDATE: Final = np.dtype(
+    {
+        "names": [
+            "token",
+            "score",
+            "position",
+            "match",
+            "count",
+            "flags",
+            "address_high",
+            "address_low",
+        ],
+        "formats": [
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u1",
+            "<u1",
+            "<u2",
+            "<u8",
+            "<u8",
+        ],
+        "offsets": [0, 4, 8, 12, 13, 14, 16, 24],
+        "itemsize": 32,
+    }
+)
 
 
 class KernelArgument(NamedTuple):
@@ -578,6 +723,16 @@ KERNELS: Final = {
         KernelArgument("codebooks", 512, 0x40, True, False),
         KernelArgument("count", 32, 0x4C, False, False),
         KernelArgument("codebook_lines", 32, 0x54, False, False),
+        KernelArgument("abi_id", 64, 0x5C, False, False),
+    ),
+    "kv_prefetch": (
+        KernelArgument("predictor", 512, 0x10, True, False),
+        KernelArgument("states", 512, 0x1C, True, True),
+        KernelArgument("descriptors", 512, 0x28, True, False),
+        KernelArgument("completions", 128, 0x34, True, True),
+        KernelArgument("candidates", 512, 0x40, True, True),
+        KernelArgument("count", 32, 0x4C, False, False),
+        KernelArgument("predictor_lines", 32, 0x54, False, False),
         KernelArgument("abi_id", 64, 0x5C, False, False),
     ),
 }

@@ -1,5 +1,7 @@
-// What `speckv bench codec` measures beside whole calls: the range coder alone, and the machine's integer
-// peak.
+// What `speckv bench codec` and `speckv bench predictor` measure beside whole calls: the range coder alone,
+// every step of the predictor by itself, and the machine's integer peak.
+#include <chrono>
+
 #include "speckv/codecs.hpp"
 #include "speckv_csim.h"
 
@@ -46,6 +48,23 @@ int32_t speckv_csim_klt_symbols(const void* records, uint64_t records_bytes, con
     std::memcpy(payload, record + BEAT_BYTES, h.payload_bytes);
     v = symbols_of(g, image, unit, params_word(h), h.payload_bytes, payload, work);
     if (v.status) return v.status;
+  }
+  return SPECKV_STATUS_OK;
+}
+
+int32_t speckv_csim_prefetch_times(const void* predictor, uint64_t predictor_bytes, void* states,
+                                   uint64_t states_bytes, void* candidates, uint64_t candidates_bytes,
+                                   const struct speckv_prediction* descriptors,
+                                   struct speckv_completion* completions, uint32_t count, uint64_t abi_id,
+                                   uint64_t* nanoseconds) noexcept {
+  using Clock = std::chrono::steady_clock;
+  for (uint32_t i = 0; i < count; ++i) {
+    const Clock::time_point started = Clock::now();
+    const int32_t status =
+        speckv_csim_kv_prefetch(predictor, predictor_bytes, states, states_bytes, candidates,
+                                candidates_bytes, descriptors + i, completions + i, 1, abi_id);
+    nanoseconds[i] = uint64_t(std::chrono::nanoseconds(Clock::now() - started).count());
+    if (status) return status;
   }
   return SPECKV_STATUS_OK;
 }

@@ -1,5 +1,6 @@
 #include "speckv_csim.h"
 
+#include "bounds.h"
 #include "speckv/crc32c.hpp"
 #include "speckv/validate.hpp"
 
@@ -25,13 +26,7 @@ struct Buffers {
   uint64_t codebooks_bytes;
 };
 
-// [offset, offset + bytes) inside [0, size): no sum that could wrap.
-Verdict check_span(uint64_t offset, uint64_t bytes, uint64_t size) {
-  if (bytes <= size && offset <= size - bytes) return speckv::fine();
-  return speckv::wrong(SPECKV_STATUS_OUT_OF_RANGE, offset, bytes <= size ? size - bytes : 0);
-}
-
-// Hardware knows no buffer ends; the host does. d has passed the kernel's own checks.
+// d has passed the kernel's own checks.
 Verdict check_bounds(const speckv_descriptor& d, const Buffers& b) {
   const uint64_t all = speckv::block_bytes(d);
   const uint64_t kind_bytes = d.kinds == SPECKV_KIND_BOTH ? all / 2 : all;

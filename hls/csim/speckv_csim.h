@@ -45,6 +45,17 @@ SPECKV_API int32_t speckv_csim_kv_decompress(const void* records, uint64_t recor
                                              struct speckv_completion* completions, uint32_t count,
                                              uint64_t abi_id) SPECKV_NOEXCEPT;
 
+/* Run `count` steps of sequences (at most SPECKV_MAX_BATCH), in order; what is returned, and what a
+   descriptor that would leave a buffer gets, as above. predictor: an image as docs/predictor_format.md has
+   it, states: of all sequences; both begin on a line of 64 bytes (misaligned). candidates:
+   SPECKV_PREDICTOR_TOP of them for each slot that a descriptor names. A refused descriptor leaves its state
+   and its slot as they were. Calls may run side by side where they have no state in common. */
+SPECKV_API int32_t speckv_csim_kv_prefetch(const void* predictor, uint64_t predictor_bytes, void* states,
+                                           uint64_t states_bytes, void* candidates, uint64_t candidates_bytes,
+                                           const struct speckv_prediction* descriptors,
+                                           struct speckv_completion* completions, uint32_t count,
+                                           uint64_t abi_id) SPECKV_NOEXCEPT;
+
 /* CRC32C of `bytes` bytes; seed 0 to begin, an earlier result to go on. */
 SPECKV_API uint32_t speckv_csim_crc32c(uint32_t seed, const void* data, uint64_t bytes) SPECKV_NOEXCEPT;
 
@@ -54,6 +65,15 @@ SPECKV_API int32_t speckv_csim_klt_symbols(const void* records, uint64_t records
                                            uint64_t codebooks_bytes,
                                            const struct speckv_descriptor* descriptors,
                                            uint32_t count) SPECKV_NOEXCEPT;
+
+/* For benchmarks: speckv_csim_kv_prefetch, a call for each descriptor, and what each took on the monotonic
+   clock. The first call that fails ends it. */
+SPECKV_API int32_t speckv_csim_prefetch_times(const void* predictor, uint64_t predictor_bytes, void* states,
+                                              uint64_t states_bytes, void* candidates,
+                                              uint64_t candidates_bytes,
+                                              const struct speckv_prediction* descriptors,
+                                              struct speckv_completion* completions, uint32_t count,
+                                              uint64_t abi_id, uint64_t* nanoseconds) SPECKV_NOEXCEPT;
 
 /* For benchmarks: nothing but independent 16-bit multiply-accumulates, at the widest vectors that the kernels
    use here. Returns how many were done; 0 where this build has no such loop. */

@@ -2,7 +2,7 @@
 package speckv_pkg;
   localparam int unsigned FormatVersion = 1;
   localparam logic [31:0] Magic = 32'h564B5053;
-  localparam logic [63:0] AbiId = 64'hA4B4743F4796C4E3;
+  localparam logic [63:0] AbiId = 64'hAFF2C8DFD0CBFA0E;
 
   localparam int unsigned AxiBits = 512;
   localparam int unsigned LineBytes = 64;
@@ -25,6 +25,20 @@ package speckv_pkg;
   localparam int unsigned KltRotationBits = 14;
   localparam int unsigned CodebookMagic = 1129009235;
   localparam int unsigned CodebookVersion = 1;
+  localparam int unsigned PredictorHidden = 128;
+  localparam int unsigned PredictorRank = 64;
+  localparam int unsigned PredictorTop = 8;
+  localparam int unsigned PredictorWalk = 16;
+  localparam int unsigned PredictorMatch = 8;
+  localparam int unsigned PredictorCount = 4;
+  localparam int unsigned PredictorSigmoid = 2048;
+  localparam int unsigned PredictorMaxVocabulary = 262144;
+  localparam int unsigned PredictorMaxClasses = 1024;
+  localparam int unsigned PredictorMaxOpened = 8;
+  localparam int unsigned PredictorMagic = 1347113043;
+  localparam int unsigned PredictorVersion = 1;
+  localparam int unsigned PredictorBlock = 8;
+  localparam int unsigned PredictorMaxCapacity = 16777216;
   localparam int unsigned RingSlots = 256;
 
   localparam logic [7:0] SchemeRaw = 8'd0;
@@ -62,6 +76,9 @@ package speckv_pkg;
   localparam logic [15:0] StatusBadCrc = 16'd16;
   localparam logic [15:0] StatusBadPayload = 16'd17;
   localparam logic [15:0] StatusBadFlags = 16'd18;
+  localparam logic [15:0] StatusPredictorMismatch = 16'd19;
+  localparam logic [15:0] StatusBadToken = 16'd20;
+  localparam logic [15:0] StatusBadState = 16'd21;
 
   localparam logic [15:0] OpcodeDmaBatch = 16'd1;
   localparam logic [15:0] OpcodePrefetch = 16'd2;
@@ -89,6 +106,10 @@ package speckv_pkg;
   localparam logic [15:0] CommandStatusBadBuffer = 16'd7;
   localparam logic [15:0] CommandStatusFenced = 16'd8;
   localparam logic [15:0] CommandStatusClosed = 16'd9;
+
+  localparam logic [15:0] PredictionFlagAdvanceOnly = 16'd1;
+
+  localparam logic [15:0] CandidateFlagKnown = 16'd1;
 
   // Packed most significant field first, so the last field in memory stands first here.
   typedef struct packed {
@@ -217,6 +238,68 @@ package speckv_pkg;
   } command_completion_t;
   localparam int unsigned CommandCompletionBytes = 64;
   localparam bit CommandCompletionSizeOk = 1'(1 / int'($bits(command_completion_t) == 8 * 64));
+
+  // Packed most significant field first, so the last field in memory stands first here.
+  typedef struct packed {
+    logic [191:0] reserved1;
+    logic [31:0] reserved0;
+    logic [31:0] lines;
+    logic [31:0] rows;
+    logic [31:0] always;
+    logic [31:0] classes;
+    logic [31:0] vocabulary;
+    logic [63:0] fingerprint;
+    logic [15:0] opened;
+    logic [15:0] version;
+    logic [31:0] magic;
+  } predictor_header_t;
+  localparam int unsigned PredictorHeaderBytes = 64;
+  localparam bit PredictorHeaderSizeOk = 1'(1 / int'($bits(predictor_header_t) == 8 * 64));
+
+  // Packed most significant field first, so the last field in memory stands first here.
+  typedef struct packed {
+    logic [319:0] reserved1;
+    logic [31:0] reserved0;
+    logic [31:0] vocabulary;
+    logic [31:0] capacity;
+    logic [31:0] count;
+    logic [63:0] fingerprint;
+  } predictor_state_t;
+  localparam int unsigned PredictorStateBytes = 64;
+  localparam bit PredictorStateSizeOk = 1'(1 / int'($bits(predictor_state_t) == 8 * 64));
+
+  // Packed most significant field first, so the last field in memory stands first here.
+  typedef struct packed {
+    logic [191:0] reserved1;
+    logic [15:0] reserved0;
+    logic [7:0] flags;
+    logic [7:0] top;
+    logic [7:0] kind;
+    logic [7:0] head;
+    logic [15:0] layer;
+    logic [31:0] req_id;
+    logic [31:0] result;
+    logic [31:0] capacity;
+    logic [31:0] token;
+    logic [63:0] fingerprint;
+    logic [63:0] state_offset;
+  } prediction_t;
+  localparam int unsigned PredictionBytes = 64;
+  localparam bit PredictionSizeOk = 1'(1 / int'($bits(prediction_t) == 8 * 64));
+
+  // Packed most significant field first, so the last field in memory stands first here.
+  typedef struct packed {
+    logic [63:0] address_low;
+    logic [63:0] address_high;
+    logic [15:0] flags;
+    logic [7:0] count;
+    logic [7:0] match;
+    logic [31:0] position;
+    logic [31:0] score;
+    logic [31:0] token;
+  } candidate_t;
+  localparam int unsigned CandidateBytes = 32;
+  localparam bit CandidateSizeOk = 1'(1 / int'($bits(candidate_t) == 8 * 32));
 
   localparam int unsigned AddressBits = 89;
   typedef struct packed {

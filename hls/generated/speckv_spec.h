@@ -7,7 +7,7 @@
 
 #define SPECKV_FORMAT_VERSION 1u
 #define SPECKV_MAGIC 0x564B5053u
-#define SPECKV_ABI_ID 0xA4B4743F4796C4E3ull
+#define SPECKV_ABI_ID 0xAFF2C8DFD0CBFA0Eull
 
 #define SPECKV_AXI_BITS 512u
 #define SPECKV_LINE_BYTES 64u
@@ -30,6 +30,20 @@
 #define SPECKV_KLT_ROTATION_BITS 14u
 #define SPECKV_CODEBOOK_MAGIC 1129009235u
 #define SPECKV_CODEBOOK_VERSION 1u
+#define SPECKV_PREDICTOR_HIDDEN 128u
+#define SPECKV_PREDICTOR_RANK 64u
+#define SPECKV_PREDICTOR_TOP 8u
+#define SPECKV_PREDICTOR_WALK 16u
+#define SPECKV_PREDICTOR_MATCH 8u
+#define SPECKV_PREDICTOR_COUNT 4u
+#define SPECKV_PREDICTOR_SIGMOID 2048u
+#define SPECKV_PREDICTOR_MAX_VOCABULARY 262144u
+#define SPECKV_PREDICTOR_MAX_CLASSES 1024u
+#define SPECKV_PREDICTOR_MAX_OPENED 8u
+#define SPECKV_PREDICTOR_MAGIC 1347113043u
+#define SPECKV_PREDICTOR_VERSION 1u
+#define SPECKV_PREDICTOR_BLOCK 8u
+#define SPECKV_PREDICTOR_MAX_CAPACITY 16777216u
 #define SPECKV_RING_SLOTS 256u
 
 enum speckv_scheme {
@@ -76,6 +90,9 @@ enum speckv_status {
   SPECKV_STATUS_BAD_CRC = 16,
   SPECKV_STATUS_BAD_PAYLOAD = 17,
   SPECKV_STATUS_BAD_FLAGS = 18,
+  SPECKV_STATUS_PREDICTOR_MISMATCH = 19,
+  SPECKV_STATUS_BAD_TOKEN = 20,
+  SPECKV_STATUS_BAD_STATE = 21,
 };
 
 enum speckv_opcode {
@@ -113,6 +130,14 @@ enum speckv_command_status {
   SPECKV_COMMAND_STATUS_BAD_BUFFER = 7,
   SPECKV_COMMAND_STATUS_FENCED = 8,
   SPECKV_COMMAND_STATUS_CLOSED = 9,
+};
+
+enum speckv_prediction_flag {
+  SPECKV_PREDICTION_FLAG_ADVANCE_ONLY = 1,
+};
+
+enum speckv_candidate_flag {
+  SPECKV_CANDIDATE_FLAG_KNOWN = 1,
 };
 
 struct speckv_record_header {
@@ -161,7 +186,7 @@ struct speckv_descriptor {
 struct speckv_completion {
   uint16_t status; /* spec status */
   uint16_t flags; /* flags of the record's header */
-  uint32_t record_bytes; /* header + payload, padded to whole lines; 0 unless ok */
+  uint32_t record_bytes; /* header + payload, padded to whole lines; kv_prefetch: bytes of the candidates; 0 unless ok */
   uint32_t value; /* the offending value (its low 32 bits), where status is an error */
   uint32_t limit; /* what it should have been, or its bound (low 32 bits) */
 };
@@ -223,6 +248,56 @@ struct speckv_command_completion {
   uint16_t reserved0; /* zero */
   uint64_t duration_ns; /* from submission to the end */
   uint64_t reserved1; /* zero */
+};
+
+struct speckv_predictor_header {
+  uint32_t magic; /* spec predictor_magic */
+  uint16_t version; /* spec predictor_version */
+  uint16_t opened; /* classes scored in a step */
+  uint64_t fingerprint; /* of the parameters; stands in every state made with them; never 0 */
+  uint32_t vocabulary; /* tokens */
+  uint32_t classes; /* classes of the tokens that are not always scored */
+  uint32_t always; /* tokens that are always scored: rows 0 to always - 1 */
+  uint32_t rows; /* rows of tokens, those that fill blocks up included */
+  uint32_t lines; /* lines of the image */
+  uint32_t reserved0; /* zero */
+  uint64_t reserved1[3]; /* zero */
+};
+
+struct speckv_predictor_state {
+  uint64_t fingerprint; /* of the predictor that it was begun with; 0: not begun, all of the state is zero */
+  uint32_t count; /* tokens taken in: the next one's position */
+  uint32_t capacity; /* tokens that the history holds, a power of two */
+  uint32_t vocabulary; /* of the predictor */
+  uint32_t reserved0; /* zero */
+  uint64_t reserved1[5]; /* zero */
+};
+
+struct speckv_prediction {
+  uint64_t state_offset; /* bytes from the states port's base to the sequence's state; a multiple of line_bytes */
+  uint64_t fingerprint; /* of the predictor */
+  uint32_t token; /* the token that the sequence goes on with */
+  uint32_t capacity; /* tokens that the history holds: a power of two, 16 to predictor_max_capacity */
+  uint32_t result; /* where the candidates go: number of a slot of predictor_top in the candidates port */
+  uint32_t req_id; /* of the candidates' addresses */
+  uint16_t layer; /* of the candidates' addresses */
+  uint8_t head; /* of the candidates' addresses */
+  uint8_t kind; /* of the candidates' addresses: 0 or 1 */
+  uint8_t top; /* candidates wanted, 1 to predictor_top */
+  uint8_t flags; /* bit set of prediction_flags */
+  uint16_t reserved0; /* zero */
+  uint64_t reserved1[3]; /* zero */
+};
+
+struct speckv_candidate {
+  uint32_t token; /* what comes next, perhaps */
+  uint32_t score; /* in 2**-10, two's complement */
+  uint32_t position; /* where it stood before in the sequence, after the longest match if any; 0xFFFFFFFF: nowhere */
+  uint8_t match; /* how many of the last tokens stood before it there; 0: it did not follow the newest token before */
+  uint8_t count; /* how often it followed such a match */
+  uint16_t flags; /* bit set of candidate_flags */
+  uint64_t address_high; /* virtual KV address of the position; zero without one */
+  uint64_t address_low; /* its low word */
 };
 
 /* Coherence of blocks: what their home does. docs/coherence.md */
@@ -386,6 +461,48 @@ SPECKV_STATIC_ASSERT(offsetof(struct speckv_command_completion, block_status) ==
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_command_completion, reserved0) == 46, "command_completion.reserved0 offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_command_completion, duration_ns) == 48, "command_completion.duration_ns offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_command_completion, reserved1) == 56, "command_completion.reserved1 offset");
+SPECKV_STATIC_ASSERT(sizeof(struct speckv_predictor_header) == 64, "predictor_header size");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_predictor_header, magic) == 0, "predictor_header.magic offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_predictor_header, version) == 4, "predictor_header.version offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_predictor_header, opened) == 6, "predictor_header.opened offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_predictor_header, fingerprint) == 8, "predictor_header.fingerprint offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_predictor_header, vocabulary) == 16, "predictor_header.vocabulary offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_predictor_header, classes) == 20, "predictor_header.classes offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_predictor_header, always) == 24, "predictor_header.always offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_predictor_header, rows) == 28, "predictor_header.rows offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_predictor_header, lines) == 32, "predictor_header.lines offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_predictor_header, reserved0) == 36, "predictor_header.reserved0 offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_predictor_header, reserved1) == 40, "predictor_header.reserved1 offset");
+SPECKV_STATIC_ASSERT(sizeof(struct speckv_predictor_state) == 64, "predictor_state size");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_predictor_state, fingerprint) == 0, "predictor_state.fingerprint offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_predictor_state, count) == 8, "predictor_state.count offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_predictor_state, capacity) == 12, "predictor_state.capacity offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_predictor_state, vocabulary) == 16, "predictor_state.vocabulary offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_predictor_state, reserved0) == 20, "predictor_state.reserved0 offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_predictor_state, reserved1) == 24, "predictor_state.reserved1 offset");
+SPECKV_STATIC_ASSERT(sizeof(struct speckv_prediction) == 64, "prediction size");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_prediction, state_offset) == 0, "prediction.state_offset offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_prediction, fingerprint) == 8, "prediction.fingerprint offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_prediction, token) == 16, "prediction.token offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_prediction, capacity) == 20, "prediction.capacity offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_prediction, result) == 24, "prediction.result offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_prediction, req_id) == 28, "prediction.req_id offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_prediction, layer) == 32, "prediction.layer offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_prediction, head) == 34, "prediction.head offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_prediction, kind) == 35, "prediction.kind offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_prediction, top) == 36, "prediction.top offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_prediction, flags) == 37, "prediction.flags offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_prediction, reserved0) == 38, "prediction.reserved0 offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_prediction, reserved1) == 40, "prediction.reserved1 offset");
+SPECKV_STATIC_ASSERT(sizeof(struct speckv_candidate) == 32, "candidate size");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_candidate, token) == 0, "candidate.token offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_candidate, score) == 4, "candidate.score offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_candidate, position) == 8, "candidate.position offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_candidate, match) == 12, "candidate.match offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_candidate, count) == 13, "candidate.count offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_candidate, flags) == 14, "candidate.flags offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_candidate, address_high) == 16, "candidate.address_high offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_candidate, address_low) == 24, "candidate.address_low offset");
 
 /* Virtual KV address: 89 bits in two words. Fields outside their width are cut. */
 struct speckv_address {

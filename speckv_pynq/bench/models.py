@@ -116,11 +116,12 @@ def read_ids(loaded: Loaded, paths: Sequence[Path]) -> list[torch.Tensor]:
     out = [loaded.encode(read_texts(texts))] if texts else []
     vocabulary = loaded.model.config.get_text_config(decoder=True).vocab_size
     for path in arrays:
-        out += _read_array(path, vocabulary)
+        out += read_array(path, vocabulary)
     return out
 
 
-def _read_array(path: Path, vocabulary: int) -> list[torch.Tensor]:
+def read_array(path: Path, vocabulary: int) -> list[torch.Tensor]:
+    """Token ids of a .npy file: (tokens,) int64 of each of its rows; ConfigError."""
     try:
         ids = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:

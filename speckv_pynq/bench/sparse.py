@@ -12,22 +12,17 @@ import numpy as np
 from speckv_pynq.bench.sparse_guesses import Guess
 from speckv_pynq.bench.sparse_replay import (
     BLOCK_TOKENS,
-    RECENT_BLOCKS,
-    SINK_BLOCKS,
     Run,
     Scene,
     points,
     replay,
 )  # fmt: skip
 from speckv_pynq.prefetch.bounds import Floats, Index
-from speckv_pynq.prefetch.candidates import Candidates, following, joined, standing
-from speckv_pynq.prefetch.history import History
-from speckv_pynq.prefetch.ranking import DEFAULT, Ranker, Weights, best, combined
+from speckv_pynq.prefetch.pointers import Pointers, following, joined, standing
+from speckv_pynq.prefetch.ranking import DEFAULT, Ranker, Weights
 
 SHARES = (1 / 8, 1 / 4, 1 / 2)  # of the blocks, that a step reads
 ABLATION_SHARE = 1 / 4
-AHEAD_SHARES = (0.7, 0.8, 0.9, 1.0)  # of that budget, that a prefetch names
-AHEAD_SHARE = 0.8
 NOTHING = Weights(fast=0, slow=0, keys=0, misled=0, age=0, pointed=0)
 ALONE = {
     "history, fast average": replace(NOTHING, fast=1),
@@ -51,20 +46,6 @@ class Contribution:
 
 
 @dataclass(frozen=True)
-class Waste:
-    """Of a prefetch of `ahead_share` of the budget before each step; L1 holds what the step before read.
-
-    covered: share of the blocks new to a step that were there in time. wasted: blocks brought up and not read at that
-    step, of all that were fetched.
-    """
-
-    guess: str
-    ahead_share: float
-    covered: float
-    wasted: float
-
-
-@dataclass(frozen=True)
 class Cost:
     """Of one layer of SmolLM2 at 4096 tokens: bytes a block and KV head, and CPU time of one choice."""
 
@@ -73,17 +54,21 @@ class Cost:
     choose_us: float
 
 
-def known(tokens: Index) -> Candidates:
+def known(tokens: Index) -> Pointers:
     """What followed earlier uses of the newest token: no prediction is needed for that."""
     return following(tokens[:, :-1], tokens[:, -1:], np.ones((len(tokens), 1), np.float32))
 
 
-def masses(scene: Scene, share: float, pointing: list[Floats]) -> dict[str, float]:
+def masses(
+    scene: Scene, share: float, pointing: list[Floats], fitted: Weights | None = None
+) -> dict[str, float]:
     """Share of attention held by what each ranking chooses."""
     out = {
         "oracle": replay(scene, share, None).mean,
         "all signals": replay(scene, share, DEFAULT, pointing).mean,
     }
+    if fitted is not None:
+        out["all signals, fitted"] = replay(scene, share, fitted, pointing).mean
     for name, weights in ALONE.items():
         out[name] = replay(scene, share, weights, pointing).mean
     quest = replay(scene, share, ALONE["keys"], promise=scene.quest)
@@ -114,14 +99,9 @@ def ablation(
     return out
 
 
-def _with_guess(guess: Guess, tokens: Index) -> Candidates:
+def _with_guess(guess: Guess, tokens: Index) -> Pointers:
     """For a step whose token is known: where the tokens stand that it may give."""
     return joined(known(tokens), standing(tokens, *guess(tokens)))
-
-
-def _after_guess(guess: Guess, tokens: Index) -> Candidates:
-    """For the step to come, whose token is not known yet: what `known` will be, if the guess is right."""
-    return following(tokens, *guess(tokens))
 
 
 def _contribution(scene: Scene, signal: str, more: Run, less: Run) -> Contribution:
@@ -131,57 +111,6 @@ def _contribution(scene: Scene, signal: str, more: Run, less: Run) -> Contributi
     draws = np.random.default_rng(0).integers(0, len(units), (DRAWS, len(units)))
     low, high = np.quantile(units[draws].mean(1), (0.025, 0.975))
     return Contribution(signal, float(gain.mean()), float(low), float(high))
-
-
-def waste(
-    scene: Scene, share: float, pointing: list[Floats], predictors: Mapping[str, Guess]
-) -> list[Waste]:
-    """Prefetch for each step by what was known at the one before, with each predictor of the token between."""
-    out = []
-    for name, guess in predictors.items():
-        ahead = points(scene, partial(_after_guess, guess))
-        out += _wastes(scene, share, pointing, name, ahead)
-    return out
-
-
-def _wastes(
-    scene: Scene, share: float, pointing: list[Floats], name: str, ahead: list[Floats]
-) -> list[Waste]:
-    named: list[list[Index]] = []  # of each step but the last, for each share
-
-    def visit(step: int, history: History) -> None:
-        if step + 1 == scene.steps:
-            return
-        latest = np.maximum(history.latest, 0)
-        scores = combined(DEFAULT, history, latest, ahead[step])
-        budget, first = scene.budget(step, share), np.zeros(scene.rows, np.int64)
-        named.append([
-            best(scores, ahead_budget(budget, part), first, SINK_BLOCKS, RECENT_BLOCKS)
-            for part in AHEAD_SHARES
-        ])  # fmt: skip
-
-    run = replay(scene, share, DEFAULT, pointing, visit=visit)
-    counts = np.zeros((len(AHEAD_SHARES), 3))
-    for step in range(2, scene.steps):  # what the first one read stands for a dense prefill
-        blocks = scene.blocks(step)
-        held, read = (_mask(run.chosen[at], blocks) for at in (step - 1, step))
-        for count, chosen in zip(counts, named[step - 1], strict=True):
-            early = _mask(chosen, blocks) & ~held
-            count += (early & read).sum(), (early & ~read).sum(), (read & ~held & ~early).sum()
-    return [
-        Waste(name, part, used / max(1, used + late), unread / max(1, used + unread + late))
-        for part, (used, unread, late) in zip(AHEAD_SHARES, counts.tolist(), strict=True)
-    ]
-
-
-def ahead_budget(budget_blocks: int, part: float) -> int:
-    return max(SINK_BLOCKS + BLOCK_TOKENS, RECENT_BLOCKS, int(part * budget_blocks))
-
-
-def _mask(chosen: Index, blocks: int) -> np.ndarray:
-    out = np.zeros((len(chosen), blocks), bool)
-    np.put_along_axis(out, chosen, True, axis=1)
-    return out
 
 
 def cost(repeats: int = 50) -> Cost:

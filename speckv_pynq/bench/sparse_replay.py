@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from speckv_pynq.bench.attention_traces import AttentionTrace
 from speckv_pynq.prefetch.bounds import Floats, Index, KeyBounds
-from speckv_pynq.prefetch.candidates import Candidates, pointed
 from speckv_pynq.prefetch.history import History
+from speckv_pynq.prefetch.pointers import Pointers, pointed
 from speckv_pynq.prefetch.ranking import Weights, best, combined
 
 BLOCK_TOKENS = 16
@@ -96,16 +96,16 @@ def _promises(trace: AttentionTrace) -> tuple[Floats, Floats]:
     return ours, quest
 
 
-def points(scene: Scene, look: Callable[[Index], Candidates | None]) -> list[Floats]:
+def points(scene: Scene, look: Callable[[Index], Pointers | None]) -> list[Floats]:
     """Of each step (rows, blocks): what `look` at the tokens up to and with the step's, (sequences, n), points to."""
     out = []
     for step in range(scene.steps):
         blocks = scene.blocks(step)
-        candidates = look(scene.tokens[:, : scene.first + step + 1])
-        if candidates is None:
+        pointers = look(scene.tokens[:, : scene.first + step + 1])
+        if pointers is None:
             found = np.zeros((len(scene.tokens), blocks), np.float32)
         else:
-            found = pointed(candidates, len(scene.tokens), blocks, BLOCK_TOKENS)
+            found = pointed(pointers, len(scene.tokens), blocks, BLOCK_TOKENS)
         out.append(found.repeat(scene.layers, axis=0))
     return out
 

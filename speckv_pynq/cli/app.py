@@ -8,12 +8,12 @@ import sys
 from collections.abc import Sequence
 
 from speckv_pynq.bench import machine
-from speckv_pynq.cli import bench, calibrate, demo, doctor, evaluate, generate
+from speckv_pynq.cli import bench, calibrate, demo, doctor, evaluate, generate, predictor
 from speckv_pynq.cli.options import Parser
 from speckv_pynq.cli.output import Output
 from speckv_pynq.errors import SpeckvError
 
-COMMANDS = (demo, generate, evaluate, calibrate, bench, doctor)
+COMMANDS = (demo, generate, evaluate, calibrate, predictor, bench, doctor)
 EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
 
 # Modules that the base installation lacks, and the extra of speckv-pynq that brings them.

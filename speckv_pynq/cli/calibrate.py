@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import time
 from dataclasses import fields
 from pathlib import Path
@@ -150,7 +149,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
         "text_hash": text.digest(used, held_out),
         "texts": " ".join(path.name for path in arguments.text),
         "context": str(arguments.context),
-        "command": shlex.join(["speckv", *arguments.words]),
+        "command": options.command_line(arguments.words),
     }
     with output.stages() as stage:
         made = calibrate(loaded.model, used, held_out, settings, stage, metadata)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -262,6 +263,11 @@ def codebook(arguments: argparse.Namespace, model: Any) -> Codebook | None:
 
     path = arguments.codebook or shipped_for(model)
     return None if path is None else Codebook.load(path)
+
+
+def command_line(words: Sequence[str]) -> str:
+    """The command as it was given, files by their names alone: what it writes down may go to others."""
+    return shlex.join(["speckv", *(Path(word).name if os.sep in word else word for word in words)])
 
 
 def existing_file(text: str) -> Path:

@@ -20,6 +20,7 @@ import numpy as np
 from speckv_pynq import spec
 from speckv_pynq.closing import Closing
 from speckv_pynq.device.csim_memory import AdoptedMemory, CsimBuffer, Ledger, Pages
+from speckv_pynq.device.csim_predict import call_predict
 from speckv_pynq.device.library import Library, NativeKernel, load
 from speckv_pynq.device.protocol import (
     DEFAULT_TIMEOUT_S,
@@ -193,6 +194,31 @@ class CsimDevice(Closing):
         codebooks: DeviceBuffer | None = None,
     ) -> CsimRun:
         return self._start(self._library.kv_decompress, records, blocks, codebooks, descriptors)
+
+    def predict(
+        self,
+        predictor: DeviceBuffer,
+        states: DeviceBuffer,
+        descriptors: DeviceBuffer,
+        completions: DeviceBuffer,
+        candidates: DeviceBuffer,
+        count: int,
+    ) -> None:
+        """See speckv_pynq.device.protocol.PredictingDevice; runs on the caller's thread, without the GIL."""
+        self._check_open()
+        buffers = predictor, states, candidates, descriptors, completions
+        with self._ledger.lock:
+            memories = [self._memory_of(buffer) for buffer in buffers]
+            for memory in memories:
+                self._ledger.pin(memory)
+        try:
+            status = call_predict(self._library.kv_prefetch, memories, count)
+        finally:
+            with self._ledger.lock:
+                for memory in memories:
+                    self._ledger.unpin(memory)
+        if status:
+            raise _call_error(status)
 
     def close(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         """Lets started runs finish, ends the engines, frees every buffer."""

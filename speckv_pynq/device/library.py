@@ -29,6 +29,7 @@ class Library:
     kv_compress, kv_decompress: (source address, source bytes, target address, target bytes, address of the
     codebook image, its bytes, address of descriptors, address of completions, count, abi_id) -> spec.Status of
     the whole call; no codebook: 0, 0. They run without the GIL.
+    kv_prefetch: the same with image of a predictor, states and candidates for source, target and codebook.
     """
 
     path: Path
@@ -37,6 +38,7 @@ class Library:
     build_info: str
     kv_compress: NativeKernel
     kv_decompress: NativeKernel
+    kv_prefetch: NativeKernel
 
 
 def load(path: Path | None = None) -> Library:
@@ -80,6 +82,7 @@ def _load(path: Path) -> Library:
             build_info=_build_info(path, cdll),
             kv_compress=_kernel(cdll, "speckv_csim_kv_compress"),
             kv_decompress=_kernel(cdll, "speckv_csim_kv_decompress"),
+            kv_prefetch=_kernel(cdll, "speckv_csim_kv_prefetch"),
         )
     except OSError as error:
         raise DependencyMissing(f"{path} does not load: {error}; {_HOW_TO_BUILD}") from error

@@ -146,3 +146,25 @@ class HostMemoryDevice(Protocol):
         discard: called once, when the buffer is freed and the last run over it has ended.
         """
         ...
+
+
+@runtime_checkable
+class PredictingDevice(Protocol):
+    """A device that has kernel kv_prefetch."""
+
+    def predict(
+        self,
+        predictor: DeviceBuffer,
+        states: DeviceBuffer,
+        descriptors: DeviceBuffer,
+        completions: DeviceBuffer,
+        candidates: DeviceBuffer,
+        count: int,
+    ) -> None:
+        """Runs the first `count` spec.PREDICTION of `descriptors` in order; returns when their completions are there.
+
+        predictor: an image of speckv_pynq.predictor.image. candidates: slots of spec.PREDICTOR_TOP spec.CANDIDATE.
+        What the host wrote must be synced, and is not synced back here. A status of one descriptor raises nothing;
+        DeviceBufferError for a table that is too small, DeviceError when the call failed as a whole.
+        """
+        ...

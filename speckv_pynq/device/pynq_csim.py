@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ except ImportError:  # pynq 3.1
 
 ENVIRONMENT = "SPECKV_DEVICE"
 STOP_TIMEOUT_S = 10.0
+# Images: their port -> the argument that says how many lines they have.
+IMAGE_LINES = {"codebooks": "codebook_lines", "predictor": "predictor_lines"}
 _KERNELS = {hwh.vlnv(kernel): kernel for kernel in spec.KERNELS}
 # What pynq knows of the DDR behind the PS; base_address 0 makes it the default memory on a board.
 _PSDDR = {
@@ -202,37 +205,27 @@ def _compute_unit(name: str, kernel: str, nbytes: int, library: Library, dram: D
 
 def _call(
     name: str,
-    native: NativeKernel,
+    native: Callable[..., int],
     arguments: tuple[spec.KernelArgument, ...],
     values: dict[str, int],
     dram: Dram,
 ) -> None:
     """Resolves device addresses, calls the kernel within its buffers, types its refusal."""
-    source, target, table, results, codebooks = (a.name for a in arguments if a.is_pointer)
     count, abi_id = values["count"], values["abi_id"]
-    needed = {
-        table: count * spec.DESCRIPTOR.itemsize,
-        results: count * spec.COMPLETION.itemsize,
-        codebooks: values["codebook_lines"] * spec.LINE_BYTES,
-    }
-    ports = [source, target, table, results]
-    if needed[codebooks]:  # without lines the kernel does not use the port
-        ports.append(codebooks)
-    ranges = {
-        port: dram.resolve(values[port], needed.get(port, 1), f"{name}: {port}") for port in ports
-    }
-    status = native(
-        ranges[source].address,
-        ranges[source].nbytes,
-        ranges[target].address,
-        ranges[target].nbytes,
-        ranges[codebooks].address if needed[codebooks] else 0,
-        needed[codebooks],
-        ranges[table].address,
-        ranges[results].address,
-        count,
-        abi_id,
-    )
+    tables = {"descriptors": spec.LINE_BYTES, "completions": spec.COMPLETION.itemsize}
+    held = []  # buffers live for as long as their ranges
+    memories: list[int] = []
+    for port in (a.name for a in arguments if a.is_pointer and a.name not in tables):
+        lines = values.get(IMAGE_LINES.get(port, ""))
+        if lines == 0:  # without lines the kernel does not use the port
+            memories += [0, 0]
+            continue
+        needed = 1 if lines is None else lines * spec.LINE_BYTES
+        held.append(dram.resolve(values[port], needed, f"{name}: {port}"))
+        memories += [held[-1].address, held[-1].nbytes if lines is None else needed]
+    for table, each in tables.items():
+        held.append(dram.resolve(values[table], count * each, f"{name}: {table}"))
+    status = native(*memories, held[-2].address, held[-1].address, count, abi_id)
     if status == spec.Status.ABI_MISMATCH:
         raise AbiMismatch(f"{name}: called with abi_id {abi_id:#018x}, built for {spec.ABI_ID:#x}")
     if status:

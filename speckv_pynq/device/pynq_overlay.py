@@ -19,7 +19,15 @@ from speckv_pynq.device.pynq_calls import KernelRun, check_buffer
 from speckv_pynq.device.pynq_device import PynqDevice
 from speckv_pynq.errors import AbiMismatch, DeviceError
 
-__all__ = ["KernelRun", "KvCompress", "KvDecompress", "PynqDevice", "SpeckvKernel", "SpeckvOverlay"]
+__all__ = [
+    "KernelRun",
+    "KvCompress",
+    "KvDecompress",
+    "KvPrefetch",
+    "PynqDevice",
+    "SpeckvKernel",
+    "SpeckvOverlay",
+]
 
 BIT_SUFFIXES = (".bit", ".pdi", ".xclbin")
 
@@ -28,13 +36,14 @@ class SpeckvKernel(pynq.DefaultIP):
     """Driver of one compute unit: call(), start(), and pynq's own register_map below them.
 
     The arguments are those of the kernel's top, by position or by name: five buffers from
-    pynq.allocate, then count, codebook_lines and abi_id. `codebooks` may be None, or left out: no
+    pynq.allocate, then count, the image's lines and abi_id. `codebooks` may be None, or left out: no
     calibrated scheme then; codebook_lines left out: all of `codebooks`. Data buffers must be synced
     to the device by the caller. No interrupt is needed: waits poll, ever more slowly, up to a
     deadline.
     """
 
     kernel: ClassVar[str] = ""
+    image: ClassVar[str] = "codebooks"  # a port that may be without memory
 
     def __init__(self, description: dict[str, Any]) -> None:
         super().__init__(description)
@@ -65,14 +74,14 @@ class SpeckvKernel(pynq.DefaultIP):
                 f"{self.fullpath}: count {count} is not within 0..{spec.MAX_BATCH}; split the table"
             )
         needed = {
-            "descriptors": count * spec.DESCRIPTOR.itemsize,
+            "descriptors": count * spec.LINE_BYTES,
             "completions": count * spec.COMPLETION.itemsize,
-            "codebooks": int(values["codebook_lines"]) * spec.LINE_BYTES,
+            self.image: int(values[pynq_csim.IMAGE_LINES[self.image]]) * spec.LINE_BYTES,
         }
         buffers = []
         for argument in self.arguments:
-            if argument.name == "codebooks" and values["codebooks"] is None:
-                values["codebooks"] = 0  # an address that the kernel does not use: no lines
+            if argument.name == self.image and values[self.image] is None:
+                values[self.image] = 0  # an address that the kernel does not use: no lines
             elif argument.is_pointer:
                 what, least = f"{self.fullpath}: {argument.name}", needed.get(argument.name, 1)
                 buffers.append(check_buffer(what, values[argument.name], least))
@@ -107,14 +116,13 @@ class SpeckvKernel(pynq.DefaultIP):
             if name in values:
                 raise TypeError(f"{usage} got {name!r} twice")
             values[name] = value
-        codebooks = values.setdefault("codebooks", None)
-        lines = getattr(codebooks, "nbytes", 0) // spec.LINE_BYTES
-        values.setdefault("codebook_lines", lines)
+        image, lines = values.setdefault(self.image, None), pynq_csim.IMAGE_LINES[self.image]
+        values.setdefault(lines, getattr(image, "nbytes", 0) // spec.LINE_BYTES)
         missing = [name for name in names if name not in values]
         if missing:
             raise TypeError(f"{usage} lacks {', '.join(missing)}")
-        if codebooks is None and values["codebook_lines"]:
-            raise TypeError(f"{usage}: codebook_lines {values['codebook_lines']} without codebooks")
+        if image is None and values[lines]:
+            raise TypeError(f"{usage}: {lines} {values[lines]} without {self.image}")
         return values
 
 
@@ -132,11 +140,19 @@ class KvDecompress(SpeckvKernel):
     bindto: ClassVar = [hwh.vlnv("kv_decompress")]
 
 
+class KvPrefetch(SpeckvKernel):
+    """kv_prefetch(predictor, states, descriptors, completions, candidates, count, predictor_lines, abi_id)."""
+
+    kernel = "kv_prefetch"
+    image = "predictor"
+    bindto: ClassVar = [hwh.vlnv("kv_prefetch")]
+
+
 Kernel = TypeVar("Kernel", bound=SpeckvKernel)
 
 
 class SpeckvOverlay(pynq.Overlay):
-    """SpecKV's compression kernels on a PYNQ board, or on csim with SPECKV_DEVICE=csim.
+    """SpecKV's kernels on a PYNQ board, or on csim with SPECKV_DEVICE=csim.
 
         from pynq import allocate
         from speckv_pynq import spec
@@ -159,9 +175,9 @@ class SpeckvOverlay(pynq.Overlay):
 
     Attributes
     ----------
-    kv_compress, kv_decompress : KvCompress, KvDecompress
+    kv_compress, kv_decompress, kv_prefetch : KvCompress, KvDecompress, KvPrefetch
         The first compute unit of each kernel.
-    compress_units, decompress_units : tuples of the same
+    compress_units, decompress_units, prefetch_units : tuples of the same
         All of them, in the order of their names. They run side by side.
     manifest : dict
         What the overlay was built from; its abi_id equals spec.ABI_ID, or loading raised
@@ -204,12 +220,20 @@ class SpeckvOverlay(pynq.Overlay):
         return self.decompress_units[0]
 
     @property
+    def kv_prefetch(self) -> KvPrefetch:
+        return self.prefetch_units[0]
+
+    @property
     def compress_units(self) -> tuple[KvCompress, ...]:
         return self._find(KvCompress)
 
     @property
     def decompress_units(self) -> tuple[KvDecompress, ...]:
         return self._find(KvDecompress)
+
+    @property
+    def prefetch_units(self) -> tuple[KvPrefetch, ...]:
+        return self._find(KvPrefetch)
 
     def _find(self, driver: type[Kernel]) -> tuple[Kernel, ...]:
         """All units of a kernel. Never an AttributeError: it would end in Overlay.__getattr__."""

@@ -29,14 +29,18 @@ struct BitTable {
   }
 };
 
-inline float sum_of(const Lanes& lanes) {
+inline __attribute__((always_inline)) float sum_of(const Lanes& lanes) {
   return ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) + ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
 }
 
 // By reference: vectors in registers would change the calling convention with the instruction set.
 inline __attribute__((always_inline)) void load(Lanes& lanes, const float* values, uint32_t count) {
+  if (count >= kLanes) {
+    std::memcpy(&lanes, values, sizeof lanes);
+    return;
+  }
   lanes = Lanes{};
-  std::memcpy(&lanes, values, std::min(count, kLanes) * sizeof(float));
+  std::memcpy(&lanes, values, count * sizeof(float));
 }
 
 // Products of one query with the keys of a block: the sum over channels of low + step * bit.

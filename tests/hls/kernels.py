@@ -66,6 +66,7 @@ class Kernels:
     """A build of libspeckv.so."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self.library = ctypes.CDLL(str(path))
         pointer, u64, u32 = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32
         for name in ("speckv_csim_kv_compress", "speckv_csim_kv_decompress"):

@@ -16,9 +16,11 @@ from speckv_pynq.spec import DType, Kind, Scheme
 from tests.blocks import FINITE_CASES, LOSSY_DTYPES, make_bits
 from tests.codebooks import random_codebook
 from tests.hls.kernels import Kernels, same
+from tests.hls.predictions import Prefetch
 from tests.hls.test_every_code import INT4_EXPONENTS, INT4_INFO, int4_corner_record
 from tests.hls.test_klt import FORMS, LAYER, info_of, normal_block
 from tests.records import flipped, with_fields
+from tests.reference.predictors import random_predictor
 
 HLS = Path(__file__).resolve().parents[2] / "hls"
 # Kernels have pragmas and labels for Vitis HLS only.
@@ -133,6 +135,14 @@ def test_int4_rounds_alike_at_every_exponent(build: Kernels, dtype: DType) -> No
         record, want = int4_corner_record(dtype, u)
         _, got, _ = build.decode(record, INT4_INFO[dtype])
         assert same(got, want), f"U = {u}"
+
+
+def test_predictions_are_the_same(build: Kernels) -> None:
+    model = random_predictor(700, 11, 3, always=100)
+    native, other = Prefetch(model), Prefetch(model, path=build.path)
+    for token in (3, 699, 3, 699, 8):
+        assert other.step(0, token) == native.step(0, token)
+    assert other.states.tobytes() == native.states.tobytes()
 
 
 def test_crc32c_is_the_same(build: Kernels, kernels: Kernels) -> None:

@@ -1,4 +1,5 @@
-"""The kernels under AddressSanitizer and UndefinedBehaviorSanitizer while records are damaged."""
+"""The kernels under AddressSanitizer and UndefinedBehaviorSanitizer while records, and what the predictor
+reads, are damaged."""
 
 from __future__ import annotations
 
@@ -7,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from speckv_pynq.predictor.image import image_of
 from tests.codebooks import Shape, random_codebook
+from tests.reference.predictors import random_predictor
 
 HLS = Path(__file__).resolve().parents[2] / "hls"
 ITERATIONS = 30000  # about three seconds
+STEPS = 2000
 # The kernels alone: the CMake variant (SPECKV_SANITIZE) takes three times as long to build.
 COMMAND = [
     "g++",
@@ -38,3 +42,22 @@ def test_fuzz_decompress_finds_nothing(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-4000:]
     assert f"{ITERATIONS} iterations, no fault" in done.stdout
+
+
+@pytest.mark.sanitizer
+@pytest.mark.requires("g++")
+def test_fuzz_prefetch_finds_nothing(tmp_path: Path) -> None:
+    program, image = tmp_path / "fuzz_prefetch", tmp_path / "predictor.image"
+    names = ("csim/csim_prefetch.cpp", "generated/kv_prefetch.cpp", "csim/fuzz/fuzz_prefetch.cpp")
+    sources = [str(HLS / name) for name in names]
+    subprocess.run([*COMMAND, *sources, "-o", str(program)], check=True, timeout=150)
+    image.write_bytes(image_of(random_predictor(64, 9, 3, always=20)))
+    done = subprocess.run(
+        [str(program), str(STEPS), "1", str(image)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=150,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert f"{STEPS} iterations, no fault" in done.stdout

@@ -55,7 +55,11 @@ def test_the_manifest_names_the_spec():
     manifest = json.loads(json.dumps(hwh.manifest("kv260", 2)))
     assert int(manifest["abi_id"], 0) == spec.ABI_ID
     assert manifest["format_version"] == spec.FORMAT_VERSION
-    assert manifest["compute_units"] == {"kv_compress": 2, "kv_decompress": 2}
+    assert manifest["compute_units"] == {
+        "kv_compress": 2,
+        "kv_decompress": 2,
+        "kv_prefetch": 2,
+    }
 
 
 @pytest.mark.parametrize("engines", [0, 17])

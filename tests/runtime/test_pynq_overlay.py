@@ -12,7 +12,9 @@ import pytest
 
 from speckv_pynq import spec
 from speckv_pynq.errors import AbiMismatch, DeviceBufferError, DeviceError, DeviceTimeout
+from speckv_pynq.predictor.image import image_of, state_bytes
 from speckv_pynq.reference import encode_record
+from speckv_pynq.reference.predictor import History, State, step
 
 pynq = pytest.importorskip("pynq")
 
@@ -23,6 +25,7 @@ from speckv_pynq.device.pynq_overlay import (  # noqa: E402
     KvDecompress,
     SpeckvOverlay,
 )
+from tests.reference.predictors import random_predictor  # noqa: E402
 from tests.runtime import boards  # noqa: E402
 from tests.runtime.kernels import Echo, Gate, table_at  # noqa: E402
 
@@ -43,6 +46,30 @@ def _change(batch, **named):
 
 
 # Calls
+
+
+def test_predictions_are_those_of_the_oracle(overlay):
+    model, state = random_predictor(), State(History(16))
+    image = np.frombuffer(image_of(model), np.uint8)
+    sizes = {"predictor": len(image), "states": state_bytes(16, 300), "candidates": 8 * 32}
+    buffers = {name: overlay.device.allocate(size, np.uint8) for name, size in sizes.items()}
+    buffers["descriptors"] = overlay.device.allocate(1, spec.PREDICTION)
+    buffers["completions"] = overlay.device.allocate(1, spec.COMPLETION)
+    buffers["predictor"][:], buffers["states"][:] = image, 0
+    for token in (3, 4, 3):
+        row = buffers["descriptors"]
+        row[:] = np.zeros(1, spec.PREDICTION)
+        row["fingerprint"], row["token"], row["capacity"] = model.fingerprint, token, 16
+        row["top"] = 8
+        for name in ("predictor", "descriptors"):
+            buffers[name].sync_to_device()
+        if not state.history.tokens:
+            buffers["states"].sync_to_device()
+        done = overlay.kv_prefetch.call(**buffers, count=1, abi_id=spec.ABI_ID)
+        assert not done["status"].any()
+        buffers["candidates"].sync_from_device()
+        found = np.asarray(buffers["candidates"]).view(spec.CANDIDATE)["token"].tolist()
+        assert found == [c.token for c in step(model, state, token)]
 
 
 def test_records_are_those_of_the_reference(overlay, batch):
@@ -381,7 +408,7 @@ def test_units_are_found_in_the_order_of_their_names(tmp_path):
 
 
 def test_the_class_docstring_stays_and_the_content_follows(overlay):
-    assert overlay.__doc__.startswith("SpecKV's compression kernels")
+    assert overlay.__doc__.startswith("SpecKV's kernels")
     assert "kv_compress_0" in overlay.__doc__
 
 

@@ -3,11 +3,9 @@
 // destination as it was, and what is ok and unharmed decodes as before.
 //   fuzz_decompress [iterations] [seed] [codebook image], or LLVMFuzzerTestOneInput under libFuzzer
 //   (-DSPECKV_LIBFUZZER). With an image, scheme klt is met too, in blocks that its first unit was made for.
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
-#include <memory>
 
+#include "harness.h"
 #include "speckv_csim.h"
 
 namespace {
@@ -15,44 +13,7 @@ namespace {
 using Bytes = std::unique_ptr<uint8_t[]>;
 constexpr uint8_t UNTOUCHED = 0x5A;
 
-// splitmix64: small, seeded, the same everywhere.
-struct Random {
-  uint64_t state;
-  uint64_t next() {
-    uint64_t z = (state += 0x9E3779B97F4A7C15ull);
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
-    return z ^ (z >> 31);
-  }
-  uint32_t below(uint32_t n) { return uint32_t(next() % n); }
-  template <class T, size_t N>
-  T pick(const T (&of)[N]) {
-    return of[below(N)];
-  }
-};
-
-// A codebook image, or nothing.
-struct Image {
-  std::unique_ptr<uint8_t, void (*)(void*)> bytes{nullptr, std::free};
-  uint64_t size = 0;
-};
 Image codebook;
-
-void read_image(const char* path) {
-  std::FILE* file = std::fopen(path, "rb");
-  if (!file || std::fseek(file, 0, SEEK_END)) std::abort();
-  codebook.size = uint64_t(std::ftell(file));
-  std::rewind(file);
-  codebook.bytes.reset(static_cast<uint8_t*>(std::aligned_alloc(SPECKV_LINE_BYTES, codebook.size)));
-  if (std::fread(codebook.bytes.get(), 1, codebook.size, file) != codebook.size) std::abort();
-  std::fclose(file);
-}
-
-void expect(bool holds, const char* what) {
-  if (holds) return;
-  std::fprintf(stderr, "fuzz_decompress: %s\n", what);
-  std::abort();
-}
 
 uint32_t dtype_bytes(const speckv_descriptor& d) { return d.dtype == SPECKV_DTYPE_FP32 ? 4 : 2; }
 
@@ -212,7 +173,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 int main(int argc, char** argv) {
   const uint64_t iterations = argc > 1 ? std::strtoull(argv[1], nullptr, 0) : 20000;
   Random r = {argc > 2 ? std::strtoull(argv[2], nullptr, 0) : 1};
-  if (argc > 3) read_image(argv[3]);
+  if (argc > 3) read_image(codebook, argv[3]);
   constexpr uint32_t PER_SAMPLE = 50;
   for (uint64_t i = 0; i < iterations; i += PER_SAMPLE) {
     const Sample s = make_sample(r);

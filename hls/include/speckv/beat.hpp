@@ -153,6 +153,55 @@ PUT:
   }
 }
 
+// Says that lines will be read soon: hosts fetch them meanwhile. In hardware the burst itself is early
+// enough.
+SPECKV_INLINE void expect_lines(const ap_uint<512>* port, uint64_t line, uint64_t lines) {
+#ifndef __SYNTHESIS__
+  for (uint64_t i = 0; i < lines; ++i) __builtin_prefetch(port + line + i, 0, 2);
+#else
+  (void)port, (void)line, (void)lines;
+#endif
+}
+
+// One value of a port, `index` values behind a line's first.
+template <typename T>
+SPECKV_INLINE T load_value(const ap_uint<512>* port, uint64_t line, uint64_t index) {
+#ifdef __SYNTHESIS__
+#pragma HLS INLINE  // part of its caller's pipeline
+  constexpr uint32_t EACH = BEAT_BYTES / sizeof(T);
+  uint8_t beat[BEAT_BYTES];
+  load_beat(port, line + index / EACH, beat);
+  return get_field<T>(beat, uint32_t(index % EACH) * sizeof(T));
+#else
+  T value;
+  std::memcpy(&value, reinterpret_cast<const uint8_t*>(port + line) + index * sizeof(T), sizeof(T));
+  return value;
+#endif
+}
+
+template <typename T>
+SPECKV_INLINE void store_value(ap_uint<512>* port, uint64_t line, uint64_t index, T value) {
+#ifdef __SYNTHESIS__
+#pragma HLS INLINE  // part of its caller's pipeline
+  constexpr uint32_t EACH = BEAT_BYTES / sizeof(T);
+  uint8_t beat[BEAT_BYTES];
+  load_beat(port, line + index / EACH, beat);
+  put_field(beat, uint32_t(index % EACH) * sizeof(T), value);
+  store_beat(port, line + index / EACH, beat);
+#else
+  std::memcpy(reinterpret_cast<uint8_t*>(port + line) + index * sizeof(T), &value, sizeof(T));
+#endif
+}
+
+SPECKV_INLINE uint64_t lines_of(uint64_t bytes) { return (bytes + BEAT_BYTES - 1) / BEAT_BYTES; }
+
+// Sections one behind the other, in the order in which the image has them.
+SPECKV_INLINE uint64_t take(uint64_t& line, uint64_t bytes) {
+  const uint64_t first = line;
+  line += lines_of(bytes);
+  return first;
+}
+
 SPECKV_INLINE void store_completion(ap_uint<128>* port, uint32_t index, const speckv_completion& c) {
   uint8_t bytes[sizeof(speckv_completion)];
   put_field(bytes, offsetof(speckv_completion, status), c.status);

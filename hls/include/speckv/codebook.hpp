@@ -66,15 +66,6 @@ struct Unit {
   uint64_t analysis, synthesis, end;
 };
 
-SPECKV_INLINE uint64_t lines_of(uint64_t bytes) { return (bytes + BEAT_BYTES - 1) / BEAT_BYTES; }
-
-// Sections one behind the other, in the order in which the image has them.
-SPECKV_INLINE uint64_t take(uint64_t& line, uint64_t bytes) {
-  const uint64_t first = line;
-  line += lines_of(bytes);
-  return first;
-}
-
 SPECKV_INLINE uint64_t lay_out_shared(Unit& u, uint64_t line) {
   u.rotation = take(line, 2 * 256 * 2 * 2);
   u.raw_bits = take(line, u.classes);
