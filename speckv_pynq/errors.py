@@ -97,6 +97,10 @@ class RingFull(DeviceError):
     """The driver holds as many commands, completions not read included, as it has slots."""
 
 
+class TraceError(SpeckvError, ValueError):
+    """A recorded trace has a line that is none; the message names the line."""
+
+
 class StaleHandle(SpeckvError, LookupError):
     """A block handle was released before, or never given out."""
 

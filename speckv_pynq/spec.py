@@ -9,7 +9,7 @@ import numpy as np
 
 FORMAT_VERSION: Final = 1
 MAGIC: Final = 0x564B5053
-ABI_ID: Final = 0xAFF2C8DFD0CBFA0E
+ABI_ID: Final = 0xE3102AD26BC6AA7B
 
 AXI_BITS: Final = 512
 LINE_BYTES: Final = 64
@@ -585,7 +585,7 @@ PREDICTOR_HEADER: Final = np.dtype(
             "fingerprint",
             "vocabulary",
             "classes",
-            "always",
+            "always_scored",
             "rows",
             "lines",
             "reserved0",

@@ -2,7 +2,7 @@
 package speckv_pkg;
   localparam int unsigned FormatVersion = 1;
   localparam logic [31:0] Magic = 32'h564B5053;
-  localparam logic [63:0] AbiId = 64'hAFF2C8DFD0CBFA0E;
+  localparam logic [63:0] AbiId = 64'hE3102AD26BC6AA7B;
 
   localparam int unsigned AxiBits = 512;
   localparam int unsigned LineBytes = 64;
@@ -245,7 +245,7 @@ package speckv_pkg;
     logic [31:0] reserved0;
     logic [31:0] lines;
     logic [31:0] rows;
-    logic [31:0] always;
+    logic [31:0] always_scored;
     logic [31:0] classes;
     logic [31:0] vocabulary;
     logic [63:0] fingerprint;

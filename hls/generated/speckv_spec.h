@@ -7,7 +7,7 @@
 
 #define SPECKV_FORMAT_VERSION 1u
 #define SPECKV_MAGIC 0x564B5053u
-#define SPECKV_ABI_ID 0xAFF2C8DFD0CBFA0Eull
+#define SPECKV_ABI_ID 0xE3102AD26BC6AA7Bull
 
 #define SPECKV_AXI_BITS 512u
 #define SPECKV_LINE_BYTES 64u
@@ -257,7 +257,7 @@ struct speckv_predictor_header {
   uint64_t fingerprint; /* of the parameters; stands in every state made with them; never 0 */
   uint32_t vocabulary; /* tokens */
   uint32_t classes; /* classes of the tokens that are not always scored */
-  uint32_t always; /* tokens that are always scored: rows 0 to always - 1 */
+  uint32_t always_scored; /* tokens that are scored in every step: the first rows */
   uint32_t rows; /* rows of tokens, those that fill blocks up included */
   uint32_t lines; /* lines of the image */
   uint32_t reserved0; /* zero */
@@ -468,7 +468,7 @@ SPECKV_STATIC_ASSERT(offsetof(struct speckv_predictor_header, opened) == 6, "pre
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_predictor_header, fingerprint) == 8, "predictor_header.fingerprint offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_predictor_header, vocabulary) == 16, "predictor_header.vocabulary offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_predictor_header, classes) == 20, "predictor_header.classes offset");
-SPECKV_STATIC_ASSERT(offsetof(struct speckv_predictor_header, always) == 24, "predictor_header.always offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_predictor_header, always_scored) == 24, "predictor_header.always_scored offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_predictor_header, rows) == 28, "predictor_header.rows offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_predictor_header, lines) == 32, "predictor_header.lines offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_predictor_header, reserved0) == 36, "predictor_header.reserved0 offset");

@@ -8,6 +8,8 @@ from pathlib import Path
 from speckv_pynq.allocator.config import AllocatorConfig
 from speckv_pynq.allocator.memory import SpeckvAllocator
 from speckv_pynq.allocator.view import READ, WRITE, View
+from speckv_pynq.config import check_tokens
+from speckv_pynq.errors import ConfigError
 
 
 class CxlSpeckvKVAllocator:
@@ -57,16 +59,37 @@ class CxlSpeckvKVAllocator:
         layer: int,
         cur_pos: int,
         recent_tokens: Sequence[int] = (),
-        depth_k: int = 4,
+        depth_k: int | None = None,
+        *,
+        candidates: Sequence[int] | None = None,
     ) -> None:
-        """Brings the blocks of positions cur_pos..cur_pos + depth_k up; returns at once.
+        """Asks for the depth_k blocks that are read once `layer` has been; returns at once.
 
-        recent_tokens are taken for callers that have them: which blocks attention reads next does
-        not depend on them here.
+        In the order of dense attention: the blocks before cur_pos of the following layers, then of the next step's, up
+        to this one's; what is decoded already costs nothing. depth_k None: the configured depth. candidates: positions;
+        of each layer only the blocks that hold them, in this order. recent_tokens are checked; the dense order is known
+        without them. ConfigError for what is out of range.
         """
-        tokens = self.memory.config.block_tokens
-        blocks = (cur_pos + depth_k) // tokens - cur_pos // tokens + 1
-        self.memory.prefetch(req_id, layer, cur_pos, blocks)
+        memory = self.memory
+        depth = memory.prefetch_depth if depth_k is None else depth_k
+        if depth < 0:
+            raise ConfigError(f"depth_k {depth} < 0")
+        check_tokens(recent_tokens)
+        tokens, layers = memory.config.block_tokens, memory.config.layers
+        if not 0 <= layer < layers:
+            raise ConfigError(f"layer {layer} is not within 0..{layers - 1}")
+        blocks = cur_pos // tokens
+        runs = [(0, blocks)] if blocks > 0 else []  # first block, count
+        if candidates is not None:
+            chosen = dict.fromkeys(position // tokens for position in candidates)
+            runs = [(block, 1) for block in chosen if 0 <= block < blocks]
+        for at in (*range(layer + 1, layers), *range(layer + 1)):
+            for first, count in runs:
+                count = min(count, depth)
+                if not count:
+                    return
+                memory.prefetch(req_id, at, first * tokens, count)
+                depth -= count
 
     def free(self, req_id: int) -> None:
         """Ends a request and its pointers."""

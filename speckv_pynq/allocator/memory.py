@@ -36,6 +36,7 @@ class SpeckvAllocator(Closing):
 
     def __init__(self, config: AllocatorConfig, *, lib_path: str | Path | None = None) -> None:
         self.config = config
+        self.prefetch_depth = config.prefetch_depth
         self.lib = lib = native.load(None if lib_path is None else Path(lib_path))
         system = ctypes.c_void_p()
         self._check(lib.speckv_init(ctypes.byref(config.native()), ctypes.byref(system)), "init")
@@ -136,7 +137,9 @@ class SpeckvAllocator(Closing):
         self._check(self.lib.speckv_fork(self._system, from_id, to_id), "fork")
 
     def set_prefetch_depth(self, depth: int) -> None:
+        self._check_fields(pos=depth)
         self._check(self.lib.speckv_set_prefetch_depth(self._system, depth), "set_prefetch_depth")
+        self.prefetch_depth = depth
 
     def set_compression_scheme(self, scheme: spec.Scheme) -> None:
         """For blocks that are made from now on."""

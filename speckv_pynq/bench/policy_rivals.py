@@ -8,11 +8,32 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict, deque
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
-from speckv_pynq.bench.policy_traces import Trace
+
+class Calls(Protocol):
+    """A trace: the distinct blocks, 0..blocks - 1, that each get reads."""
+
+    @property
+    def blocks(self) -> int: ...
+
+    @property
+    def calls(self) -> Sequence[npt.NDArray[np.int64]]: ...
+
+
+class Rival(Protocol):
+    """A replacement policy."""
+
+    def call(self, blocks: Sequence[int]) -> int:
+        """How many of them were there."""
+        ...
+
+    def holds(self, block: int) -> bool:
+        """Whether it is there."""
+        ...
 
 
 class S3Fifo:
@@ -37,6 +58,10 @@ class S3Fifo:
         for block in misses:
             self._insert(block)
         return len(blocks) - len(misses)
+
+    def holds(self, block: int) -> bool:
+        """Whether it is there."""
+        return block in self._accesses
 
     def _insert(self, block: int) -> None:
         while len(self._accesses) >= self._slots:
@@ -99,6 +124,10 @@ class Arc:
             self._miss(block)
         return len(blocks) - len(misses)
 
+    def holds(self, block: int) -> bool:
+        """Whether it is there."""
+        return block in self._once or block in self._often
+
     def _miss(self, block: int) -> None:
         once, often = len(self._once_ghosts), len(self._often_ghosts)
         if block in self._once_ghosts:
@@ -141,12 +170,12 @@ class Arc:
 RIVALS: Final[dict[str, type[S3Fifo] | type[Arc]]] = {"s3-fifo": S3Fifo, "arc": Arc}
 
 
-def hits_of(rival: S3Fifo | Arc, trace: Trace) -> int:
+def hits_of(rival: Rival, trace: Calls) -> int:
     """Blocks of a trace that this policy finds."""
     return sum(rival.call(call.tolist()) for call in trace.calls)
 
 
-def optimum(trace: Trace, slots: int) -> int:
+def optimum(trace: Calls, slots: int) -> int:
     """The most blocks that any policy can find: it keeps those that are used again soonest, new ones included.
 
     Belady, A study of replacement algorithms, IBM Systems Journal 1966; here with calls for times, and free to keep

@@ -179,7 +179,8 @@ class PythonEngine:
 
     def read(self, request: int) -> Iterator[Held]:
         row = self.world.sequences[request]
-        self._system.prefetch_step(request, 0, len(row) * TOKENS, depth_k=L2_BLOCKS // 2)
+        last, depth = LAYERS - 1, L2_BLOCKS // 2  # what follows the last layer is the first one
+        self._system.prefetch_step(request, last, len(row) * TOKENS, depth_k=depth)
         for layer in range(min(LAYERS, len(row))):
             cells = row[layer::LAYERS]
             k, v = self._system.get(request, layer, 0, len(cells) * TOKENS)

@@ -16,6 +16,7 @@ from speckv_pynq.cli import (
     bench_policies,
     bench_predictor,
     bench_prefetch,
+    bench_returns,
     bench_sharing,
     bench_soak,
     bench_sparse,
@@ -29,14 +30,14 @@ BENCHES = (
 )  # fmt: skip
 # Not part of `all`: minutes, or texts and a GPU; the last three check more than they measure.
 ON_REQUEST = (
-    bench_ablation, bench_policies, bench_predictor, bench_sparse, bench_sharing, bench_soak, bench_fragmentation,
-    bench_faults,
+    bench_ablation, bench_policies, bench_predictor, bench_returns, bench_sparse, bench_sharing, bench_soak,
+    bench_fragmentation, bench_faults,
 )  # fmt: skip
 
 DESCRIPTION = """\
 Measurements on this machine. Figures that are compared with one another come from the same run, interleaved, as
-medians. Without a name all of them run, but ablation, policies, predictor, sparse, sharing, soak, fragmentation and
-faults.
+medians. Without a name all of them run, but ablation, policies, predictor, returns, sparse, sharing, soak,
+fragmentation and faults.
 """
 EPILOG = """\
 examples:

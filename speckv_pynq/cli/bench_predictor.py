@@ -114,7 +114,7 @@ def _texts(arguments: argparse.Namespace, loaded: Loaded) -> Iterator[tuple[str,
     """(name, (sequences, context) token ids) of prose and code."""
     from speckv_pynq.bench import models, predictor_accuracy
 
-    tokens = arguments.sequences * arguments.context * 8
+    tokens = 2 * arguments.sequences * arguments.context
     own: dict[str, Callable[[], str]] = {
         "prose": lambda: models.prose(tokens),
         "code": predictor_accuracy.code,

@@ -63,9 +63,9 @@ class CsimRun:
         self.memories = (source, target) if codebooks is None else (source, target, codebooks)
         tables = (0, 0) if codebooks is None else (codebooks.address, codebooks.nbytes)
         self._ranges = (source.address, source.nbytes, target.address, target.nbytes, *tables)
-        self._count = self._outstanding = len(descriptors)
+        self.count = self._outstanding = len(descriptors)
         table, self._addresses, self._completions = _tables(descriptors)
-        self.work_bytes = _work_bytes(table, self._count)
+        self.work_bytes = _work_bytes(table, self.count)
         self._error: BaseException | None = None
         self._gate = threading.Lock()  # held until the last slice is done; cheaper than an Event
         if self._outstanding:
@@ -89,7 +89,7 @@ class CsimRun:
             raise ConfigError(f"timeout_s {timeout_s} is not within 0..{threading.TIMEOUT_MAX:.0f}")
         if not self._gate.acquire(timeout=timeout_s):
             raise DeviceTimeout(
-                f"csim: {self._outstanding} of {self._count} descriptors outstanding "
+                f"csim: {self._outstanding} of {self.count} descriptors outstanding "
                 f"after {timeout_s:g} s; the run goes on: wait again, or use smaller tables"
             )
         self._gate.release()
@@ -273,15 +273,21 @@ class CsimDevice(Closing):
                 return run
             for memory in run.memories:
                 self._ledger.pin(memory)
-            inline = run.work_bytes <= INLINE_BYTES and count <= spec.MAX_BATCH
-            if not inline:
-                slices = max(min(self.num_engines, count), -(-count // spec.MAX_BATCH))
-                for i in range(slices):
-                    first, end = count * i // slices, count * (i + 1) // slices
-                    self._jobs.put((run, first, end - first))
+            inline = self._dispatch(run, descriptors, kernel is self._library.kv_decompress)
         if inline:
             run.execute(0, count)
         return run
+
+    def _dispatch(self, run: CsimRun, descriptors: Descriptors, decompress: bool) -> bool:
+        """Gives a run to the engines, or says that the caller should execute it. Under the ledger's lock."""
+        count = run.count
+        if run.work_bytes <= INLINE_BYTES and count <= spec.MAX_BATCH:
+            return True
+        slices = max(min(self.num_engines, count), -(-count // spec.MAX_BATCH))
+        for i in range(slices):
+            first, end = count * i // slices, count * (i + 1) // slices
+            self._jobs.put((run, first, end - first))
+        return False
 
     def _memory_of(self, buffer: DeviceBuffer) -> Pages:
         if not isinstance(buffer, CsimBuffer) or buffer.ledger is not self._ledger:

@@ -43,8 +43,17 @@ class SpeckvDriver(Closing):
     The device stays the caller's; close the driver first. A context manager, which closes it.
     """
 
-    def __init__(self, device: Device, slots: int = spec.RING_SLOTS) -> None:
-        self.device = device
+    def __init__(
+        self, device: Device, slots: int = spec.RING_SLOTS, *, prefetches_in_flight: int = 1
+    ) -> None:
+        """prefetches_in_flight: commands of PREFETCH that run at once; with two, records of one move while another's
+        are decoded, and a demand may find a slice of each ahead of it.
+        """
+        if not 1 <= prefetches_in_flight <= MAX_RUNS_IN_FLIGHT:
+            raise ConfigError(
+                f"prefetches_in_flight {prefetches_in_flight} is not within 1..{MAX_RUNS_IN_FLIGHT}"
+            )
+        self.device, self._prefetches = device, prefetches_in_flight
         self._book = Book(slots)
         self._buffers: dict[int, DeviceBuffer] = {}
         self._numbers, self._tags = itertools.count(1), itertools.count(_FIRST_OWN_TAG)
@@ -54,7 +63,7 @@ class SpeckvDriver(Closing):
         lock = threading.RLock()
         self._changed = threading.Condition(lock)  # for callers: a completion, or room
         self._work = (threading.Condition(lock), threading.Condition(lock))  # for the lanes
-        lanes = [DEMAND] * MAX_RUNS_IN_FLIGHT + [PREFETCH]
+        lanes = [DEMAND] * MAX_RUNS_IN_FLIGHT + [PREFETCH] * prefetches_in_flight
         self._threads = [
             threading.Thread(
                 target=self._serve, args=(lane,), name=f"speckv-driver-{i}", daemon=True
@@ -263,7 +272,7 @@ class SpeckvDriver(Closing):
                 work.notify(self._book.ready(lane))
 
     def _may_take(self, lane: int) -> bool:
-        limit = self._book.parameters.runs_in_flight if lane == DEMAND else 1
+        limit = self._book.parameters.runs_in_flight if lane == DEMAND else self._prefetches
         return self._book.ready(lane) > 0 and self._running[lane] < limit
 
     def _serve(self, lane: int) -> None:

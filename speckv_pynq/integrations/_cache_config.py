@@ -13,7 +13,7 @@ import torch
 from speckv_pynq import spec
 from speckv_pynq.codebook import Codebook
 from speckv_pynq.codec import BlockShape
-from speckv_pynq.config import POLICIES, Policy, TierConfig
+from speckv_pynq.config import POLICIES, PREFETCHES, Policy, Prefetch, TierConfig
 from speckv_pynq.device import Device
 from speckv_pynq.errors import ConfigError
 
@@ -34,6 +34,9 @@ class CacheConfig:
     what staging needs. l3_pool: the memory of L3, by name (docs/pools.md). share_equal: blocks whose records are equal
     are held once (see also `tell_tokens`). policy: "dense" (a fixed share stays in L1, right for attention that reads
     everything), "lru" or "heat" (see speckv_pynq.config.TierConfig); None: "dense", with sparse attention "heat".
+    prefetch: "dense" brings up in the background what later layers, then the next step, will read, as many blocks as L2
+    holds or prefetch_depth says; it has no effect where everything stays decoded, and is not for sparse attention.
+    "none": the default, for on csim the kernels take the cores that a model on the CPU runs on.
     device: see speckv_pynq.device.open_device. num_engines None: for a model on the CPU as many as torch's threads
     leave cores for, 1 or 2 (those threads spin, and engines beside them are slower than one alone), otherwise the
     device's own choice. block_dtype: "fp16", "bf16" or "fp32"; None: the model's dtype, but fp16 for the blocks of an
@@ -60,6 +63,8 @@ class CacheConfig:
     l3_pool: str = "device"
     share_equal: bool = False
     policy: Policy = None  # type: ignore[assignment]  # always a name once made
+    prefetch: Prefetch = "none"
+    prefetch_depth: int | None = None
     device: str = "csim"
     num_engines: int | None = None
     block_dtype: str | None = None
@@ -77,11 +82,14 @@ class CacheConfig:
             object.__setattr__(self, "block_tokens", tokens)
         if self.policy is None:
             object.__setattr__(self, "policy", "heat" if self.sparse else "dense")
+        if self.sparse and self.prefetch == "dense":
+            raise ConfigError('prefetch "dense" is not for sparse attention: ahead=True is')
         if not 0 < self.budget <= 1:
             raise ConfigError(f"budget {self.budget} is not a share of the blocks: 0 < budget <= 1")
         _one_of("scheme", self.scheme, [s.name.lower() for s in spec.Scheme])
         _one_of("block_tokens", self.block_tokens, spec.BLOCK_TOKENS_ALLOWED)
         _one_of("policy", self.policy, POLICIES)
+        _one_of("prefetch", self.prefetch, PREFETCHES)
         if self.block_dtype is not None:
             _one_of("block_dtype", self.block_dtype, [d.name.lower() for d in spec.DType])
         if self.codebook is not None and self.scheme != "klt":
@@ -108,8 +116,9 @@ class CacheConfig:
         if l2_bytes is None:
             l2_bytes = max(16 << 20, 4 * block.slot_bytes)
         return TierConfig(
-            l1_bytes, l2_bytes, self.l3_bytes, self.policy, self.share_equal, self.l3_pool
-        )
+            l1_bytes, l2_bytes, self.l3_bytes, self.policy, self.share_equal, self.l3_pool,
+            self.prefetch, self.prefetch_depth,
+        )  # fmt: skip
 
     def engines_for(self, on_cpu: bool) -> int | None:
         """num_engines, chosen where it was left open for a model on the CPU."""

@@ -18,6 +18,8 @@ from speckv_pynq.integrations._workspace import Standing
 from speckv_pynq.spec import DType
 from speckv_pynq.tiers import StridedKV
 
+_NONE: Handles = np.empty(0, np.uint64)
+
 
 @dataclass
 class Pass:
@@ -240,7 +242,11 @@ class Span:
     # ---- inside
 
     def _set(self, state: State | None) -> None:
-        self.state = state
+        before, self.state = self.state, state
+        if self._store.tiers.config.prefetch != "none" and not self._workspace.private:
+            handles = _NONE if state is None else state.handles
+            if before is None or handles is not before.handles:
+                self._store.tiers.expect((self._store.sequence, self.first), handles)
         length = 0 if state is None else state.layout.length
         self._store.lengths[self.first : self.first + self.count] = [length] * self.count
         if self._store.sparse is not None:
@@ -278,7 +284,9 @@ class Span:
         """Brings the coded blocks to the workspace, but those that stand in it already. A cut one never stays."""
         layout, store, workspace = state.layout, self._store, self._workspace
         if not workspace.private:
-            store.tiers.get(state.handles, *layout.fetch_places, workspace.target)
+            ahead = store.sequence, self.first
+            at = layout.fetch_places
+            store.tiers.get(state.handles, *at, workspace.target, ahead=ahead)
             return
         standing = workspace.standing
         if standing is not None and standing.handles is state.handles and not layout.cuts:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Handles", "State", "Store", "allocate", "fitted", "selected"]
 
 Handles = npt.NDArray[np.uint64]
+_SEQUENCES = itertools.count()
 EXACT_GRAIN = 4  # tokens; capacities of the exact tensors are whole multiples of this
 
 
@@ -34,6 +36,7 @@ class Store:
     span_layers: layers of a span, whose blocks share records; heads: KV heads of one layer. recent: newest tokens that
     are not coded yet. dtype: of the model; exact_dtype: of the tokens held uncoded. padding: left padding of each row,
     for the next first tokens. lengths: tokens that each layer has been given. sparse: of a cache with sparse attention.
+    sequence: what the tiers know the cache by when they look ahead.
     prompt: the tokens that were told to come first. running: the forward pass that has reached some layers of a span,
     not all.
     """
@@ -55,6 +58,7 @@ class Store:
     closed: bool = False
     standing_hits: int = 0
     sparse: Sparse | None = None
+    sequence: int = field(default_factory=lambda: next(_SEQUENCES))
 
     def __post_init__(self) -> None:
         self.lengths = [0] * self.layers

@@ -107,7 +107,7 @@ def image_of(predictor: Predictor) -> bytes:
         "fingerprint": predictor.fingerprint,
         "vocabulary": predictor.vocabulary,
         "classes": len(predictor.class_rows),
-        "always": int(predictor.class_sizes[-1]),
+        "always_scored": int(predictor.class_sizes[-1]),
         "rows": len(rows.token_of_row),
         "lines": 1 + len(body) // spec.LINE_BYTES,
     }.items():

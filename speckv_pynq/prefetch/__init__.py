@@ -1,1 +1,1 @@
-"""What to bring up before it is asked for."""
+"""What to bring up ahead of need: orders, ranks, windows and returns; the tiers do the work."""

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 from speckv_pynq import spec
 from speckv_pynq.config import POLICIES, Policy, PoolName, TierConfig
@@ -17,6 +17,7 @@ from speckv_pynq.errors import ConfigError, DependencyMissing
 
 GIB: Final = 1 << 30
 ENVIRONMENT: Final = "SPECKV_"
+RETURNS: Final = "returns"  # a policy that only a system has: it knows requests
 TABLE: Final = "speckv"  # of a TOML file
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
@@ -29,7 +30,8 @@ class SystemConfig:
     prefetch_depth: blocks that prefetch_step asks for unless told otherwise. num_fpga_engines: kernels at work at once;
     0: what the device has (csim: one a core). fpga_clock_mhz: what rates of the hardware are stated for; csim has no
     clock, and an overlay runs at the one that it was built with. device: "csim", or "pynq" with a board or its
-    overlay on csim. scheme: name of a spec.Scheme, lower case. policy, share_equal, l3_pool: see TierConfig.
+    overlay on csim. scheme: name of a spec.Scheme, lower case. policy, share_equal, l3_pool: see TierConfig;
+    policy "returns": L1 is kept by when requests are expected back (CXLSpecKVSystem.idle).
     lease_s: how long an agent may stay silent before it is fenced. ConfigError names a setting out of its range.
     """
 
@@ -42,7 +44,7 @@ class SystemConfig:
     device: str = "csim"
     scheme: str = "int4"
     block_tokens: int = spec.BLOCK_TOKENS
-    policy: Policy = "dense"
+    policy: Policy | Literal["returns"] = "dense"
     share_equal: bool = True
     l3_pool: str = "device"
     lease_s: float = 10.0
@@ -56,7 +58,7 @@ class SystemConfig:
                 raise ConfigError(f"{name} {value} is not within {least}..{most}")
         for name, allowed_names in (
             ("scheme", [scheme.name.lower() for scheme in spec.Scheme]),
-            ("policy", list(POLICIES)),
+            ("policy", [*POLICIES, RETURNS]),
             ("block_tokens", list(spec.BLOCK_TOKENS_ALLOWED)),
         ):
             if getattr(self, name) not in allowed_names:
@@ -70,7 +72,7 @@ class SystemConfig:
             int(self.l1_size_gb * GIB),
             int(self.l2_size_gb * GIB),
             int(self.l3_size_gb * GIB),
-            self.policy,
+            "dense" if self.policy == RETURNS else self.policy,
             self.share_equal,
             self.l3_pool,
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,15 +15,17 @@ from speckv_pynq.block import NUMPY_DTYPES, BlockShape
 from speckv_pynq.closing import Closing
 from speckv_pynq.codebook import Codebook
 from speckv_pynq.codec import Codec, LoadedCodebook
-from speckv_pynq.config import TierConfig
+from speckv_pynq.config import TierConfig, check_tokens
 from speckv_pynq.device import Device, open_device
 from speckv_pynq.errors import ConfigError, NotStored, ShapeError, SpeckvError
 from speckv_pynq.native import U64
 from speckv_pynq.native.page_table import PageTable, block_keys
 from speckv_pynq.pool import FileStore
+from speckv_pynq.prefetch.dense import after
 from speckv_pynq.system import persistence
-from speckv_pynq.system.config import SystemConfig
+from speckv_pynq.system.config import RETURNS, SystemConfig
 from speckv_pynq.system.leases import Leases
+from speckv_pynq.system.returns import Returns
 from speckv_pynq.system.stats import SystemStats
 from speckv_pynq.tiers import StridedKV, TierManager
 from speckv_pynq.tiers.storing import Keys
@@ -58,10 +61,12 @@ class CXLSpecKVSystem(Closing):
         *,
         device: Device | None = None,
         tiers: TierConfig | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """device: one that is open already and becomes the system's; None: the one that config names.
         tiers: instead of the budgets and policy of config. Where the codebook joins N layers in a record, a block
-        has the KV heads of N layers, those of the first one first, and `layer` names the first.
+        has the KV heads of N layers, those of the first one first, and `layer` names the first. clock: seconds, by
+        which policy "returns" learns.
         """
         self.geometry, self.config = geometry, config
         scheme = spec.Scheme[config.scheme.upper()]
@@ -71,6 +76,7 @@ class CXLSpecKVSystem(Closing):
         heads = geometry.kv_heads * self.span_layers
         shape = BlockShape(config.block_tokens, heads, geometry.head_dim, geometry.dtype)
         self.device = device or open_device(config.device, config.num_fpga_engines or None)
+        self.returns = Returns(clock) if config.policy == RETURNS else None
         try:
             loaded = None if codebook is None else LoadedCodebook(self.device, codebook)
             self._loaded = loaded
@@ -78,6 +84,7 @@ class CXLSpecKVSystem(Closing):
             self.tiers = TierManager(
                 self.device, shape, scheme, tiers or config.tiers, geometry.fingerprint,
                 layers=geometry.layers, codebook=loaded,
+                policy=None if self.returns is None else self.returns.policy,
             )  # fmt: skip
         except BaseException:
             self.device.close()
@@ -121,6 +128,8 @@ class CXLSpecKVSystem(Closing):
         try:
             with self.leases.exclusive(pages), self._lock:
                 old = self._pages.map(pages, handles)
+                if self.returns is not None:
+                    self.returns.stored(req_id, handles, old[old != 0])
         except BaseException:
             self.tiers.release(handles)
             raise
@@ -135,6 +144,8 @@ class CXLSpecKVSystem(Closing):
         kind = (1, self.shape.heads, len(blocks) * self.shape.tokens, self.shape.head_dim)
         k, v = (np.empty(kind, NUMPY_DTYPES[self.shape.dtype]) for _ in range(2))
         handles = self._held(req_id, layer, blocks)
+        if self.returns is not None:
+            self.returns.began(req_id)
         try:
             offsets = np.arange(len(blocks)) * self.shape.tokens
             target = StridedKV.of(k, v, self.shape.dtype)
@@ -157,27 +168,50 @@ class CXLSpecKVSystem(Closing):
         cur_pos: int,
         recent_tokens: Sequence[int] = (),
         depth_k: int | None = None,
+        *,
+        candidates: Sequence[int] | None = None,
     ) -> int:
-        """Begins to bring up to depth_k (None: the configured depth) blocks into L2 ahead of their get; how many.
+        """Begins to bring up what is read once `layer` has been, up to depth_k blocks ahead; how many it could take.
 
-        Returns at once, as TierManager.prefetch does. In the order in which dense attention reads: the blocks before
-        cur_pos of this layer that are not decoded yet, then those of the following layers. recent_tokens are not used:
-        that order is known without them.
+        Returns at once, as TierManager.prefetch does. In the order of dense attention: the blocks before cur_pos of the
+        following layers, then of the next step's, up to this one's; what is decoded already is passed over. depth_k
+        None: the configured depth. candidates: positions; of each layer only the blocks that hold them, in this order.
+        recent_tokens are checked; the dense order is known without them. ConfigError for what is out of range.
         """
         depth = self.config.prefetch_depth if depth_k is None else depth_k
-        if depth < 0:
-            raise ConfigError(f"depth_k {depth} < 0")
+        self._check_step(layer, cur_pos, depth, recent_tokens)
         blocks = np.arange(cur_pos // self.shape.tokens)
-        handles: list[U64] = []
+        if candidates is not None:
+            blocks = _distinct(np.asarray(candidates, np.int64) // self.shape.tokens, blocks)
+        wanted: list[U64] = []
         with self._lock:
             self._check_open()
-            for at in range(layer, self.geometry.layers, self.span_layers):
-                found = self._pages.lookup(block_keys(req_id, at, blocks))
-                handles.append(found[found != 0])
-                if sum(map(len, handles)) >= depth:
+            for at in after(range(0, self.geometry.layers, self.span_layers), layer):
+                if sum(map(len, wanted)) >= depth:
                     break
-            wanted = np.concatenate(handles)[:depth] if handles else np.empty(0, np.uint64)
-            return self.tiers.prefetch(wanted)
+                found = self._pages.lookup(block_keys(req_id, at, blocks))
+                found = found[found != 0]
+                wanted.append(found[~self.tiers.resident(found)])
+            if not wanted:
+                return 0
+            return self.tiers.prefetch(np.concatenate(wanted)[:depth])
+
+    def idle(self, req_id: int, kind: str = "") -> None:
+        """A request's turn is over: until it is read or stored to again, its blocks stay in L1 by what that is worth.
+
+        kind: what the turn ended with, as far as the caller knows ("tool grep", "answer"): kinds return in times of
+        their own. For policy "returns"; with others, and for a request in no turn, nothing happens.
+        """
+        if self.returns is not None:
+            self.returns.ended(req_id, kind)
+
+    def prefetch_returns(self) -> int:
+        """Begins to bring blocks of idle requests that will soon be read into L2; how many blocks.
+
+        Returns at once. For policy "returns": what is surest first, as long as at most a fifth of all so brought up is
+        expected in vain. Call it now and then, a few times a second.
+        """
+        return 0 if self.returns is None else self.returns.prefetch(self.tiers)
 
     def fork(self, req_id: int, new_req_id: int) -> int:
         """A new request with the blocks of another, by reference; how many. ConfigError where it has blocks already."""
@@ -192,6 +226,8 @@ class CXLSpecKVSystem(Closing):
             except BaseException:
                 self.tiers.release(handles)
                 raise
+            if self.returns is not None:
+                self.returns.forked(req_id, new_req_id)
             return len(handles)
 
     def free(self, req_id: int) -> int:
@@ -201,6 +237,8 @@ class CXLSpecKVSystem(Closing):
             pages = self._pages.blocks(req_id)[0]
         with self.leases.exclusive(pages), self._lock:
             handles = self._pages.free_request(req_id)
+            if self.returns is not None:
+                self.returns.freed(req_id)
         self.tiers.release(handles)
         return len(handles)
 
@@ -254,6 +292,9 @@ class CXLSpecKVSystem(Closing):
                     taken.append(self.tiers.put_records(layer, positions, records))
                     blocks = np.array(positions) // self.shape.tokens
                     self._pages.map(block_keys(req_id, layer, blocks), taken[-1])
+                if self.returns is not None:
+                    for handles in taken:
+                        self.returns.stored(req_id, handles, handles[:0])
             except BaseException:
                 self._pages.free_request(req_id)
                 for handles in taken:
@@ -276,7 +317,9 @@ class CXLSpecKVSystem(Closing):
                 leases=directory.leases,
                 recalls=directory.recalls,
                 fenced_agents=directory.fenced,
-                metadata_bytes=pages.metadata_bytes + directory.metadata_bytes,
+                metadata_bytes=pages.metadata_bytes
+                + directory.metadata_bytes
+                + (0 if self.returns is None else self.returns.predictor.nbytes),
             )
 
     def close(self) -> None:
@@ -307,6 +350,15 @@ class CXLSpecKVSystem(Closing):
             )
         return np.arange(position // each, (position + tokens) // each)
 
+    def _check_step(self, layer: int, cur_pos: int, depth: int, tokens: Sequence[int]) -> None:
+        if not 0 <= layer < self.geometry.layers:
+            raise ConfigError(f"layer {layer} is not within 0..{self.geometry.layers - 1}")
+        if cur_pos < 0:
+            raise ConfigError(f"cur_pos {cur_pos} < 0")
+        if depth < 0:
+            raise ConfigError(f"depth_k {depth} < 0")
+        check_tokens(tokens)
+
     def _held(self, req_id: int, layer: int, blocks: npt.NDArray[np.int64]) -> U64:
         """Handles with a reference each, so that nobody's free takes them away under the caller."""
         with self._lock:
@@ -328,3 +380,11 @@ class CXLSpecKVSystem(Closing):
     def _check_open(self) -> None:
         if self._closed:
             raise SpeckvError("the system is closed")
+
+
+def _distinct(
+    blocks: npt.NDArray[np.int64], allowed: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Those that are allowed, each once, in their order."""
+    first = np.sort(np.unique(blocks, return_index=True)[1])
+    return blocks[first][np.isin(blocks[first], allowed)]

@@ -28,8 +28,9 @@ from speckv_pynq.errors import ConfigError, DeviceError, ShapeError
 from speckv_pynq.native import U8, Core, Tier, Workers
 from speckv_pynq.native.layout import CoreConfig
 from speckv_pynq.pool import open_pool
+from speckv_pynq.tiers.lookahead import Lookahead
 from speckv_pynq.tiers.places import Places
-from speckv_pynq.tiers.policies import make_policy
+from speckv_pynq.tiers.policies import Policy, make_policy
 from speckv_pynq.tiers.prefetching import Prefetcher
 from speckv_pynq.tiers.rounds import Fetcher
 from speckv_pynq.tiers.staging import Staging
@@ -38,6 +39,7 @@ from speckv_pynq.tiers.storing import Keys, Storer
 from speckv_pynq.tiers.strided import StridedKV
 
 Handles = npt.NDArray[np.uint64]
+Ahead = tuple[int, int]  # sequence, layer
 
 
 class TierManager(Closing):
@@ -59,16 +61,20 @@ class TierManager(Closing):
         *,
         layers: int,
         codebook: LoadedCodebook | None = None,
+        policy: Policy | None = None,
     ) -> None:
+        """policy: instead of the one that config names."""
         self.shape, self.config, self.layers = shape, config, layers
         self.codec = Codec(device, shape, scheme, layout_fingerprint, codebook)
         if codebook is not None:
             codebook.check(shape, range(0, layers, codebook.layer_count))
+        self._streams = config.prefetch == "dense"
         self._lock = threading.Lock()
         self._closed = False
         self._buffers: list[DeviceBuffer] = []
-        self._staging = Staging(device, self.codec, config.l2_bytes)
-        self._policy = make_policy(config.policy)
+        share = 8 if self._streams else 1  # the rest of L2 is for blocks ahead
+        self._staging = Staging(device, self.codec, config.l2_bytes, share)
+        self._policy = policy or make_policy(config.policy, even=self._streams)
         try:
             self._core = self._make_core(device)
             self._workers = Workers(device.num_engines)
@@ -79,6 +85,9 @@ class TierManager(Closing):
             self.codec, self._core, self._staging, self._memories, self._policy, self._workers
         )
         self._prefetcher = Prefetcher(self.codec, self._core, self._staging, self._memories)
+        self._lookahead: Lookahead | None = None
+        if self._streams:
+            self._lookahead = Lookahead(self._core, self._prefetcher, config)
         pool = self._memories[Tier.L3]
         assert pool is not None
         self._storer = Storer(self._core, self._staging, pool, self._workers, scheme, config)
@@ -133,10 +142,14 @@ class TierManager(Closing):
         rows: npt.ArrayLike,
         offsets: npt.ArrayLike,
         dest: StridedKV,
+        *,
+        ahead: Ahead | None = None,
     ) -> None:
         """Writes block j to batch row rows[j], tokens offsets[j].. of dest.
 
-        RecordError for a damaged record names its block; nothing of that block is written.
+        RecordError for a damaged record names its block; nothing of that block is written. ahead: (sequence, layer) of
+        a get that comes once a step, after that of the layer before: with config.prefetch "dense" the blocks of later
+        layers, then of the next step, begin to come up once this get has what it asked for.
         """
         places = Places.of(self.shape, rows, offsets, dest)
         if not dest.writable:
@@ -148,14 +161,43 @@ class TierManager(Closing):
             self._check_open()
             running = self._prefetcher.claim(wanted)
             if not running:
-                self._fetcher.get(wanted, places)
+                self._read(wanted, places, ahead)
                 return
         self._prefetcher.wait(running)  # not under the lock: others may hit meanwhile
         with self._lock:
             self._check_open()
             self._prefetcher.claim(wanted)
             self._prefetcher.give_up(wanted)
-            self._fetcher.get(wanted, places)
+            self._read(wanted, places, ahead)
+
+    def expect(self, ahead: Ahead, handles: npt.ArrayLike) -> None:
+        """Says what the next get with `ahead` will read; none: the layer, or the sequence, has ended.
+
+        Needed where blocks were put, or given up, since its last get. StaleHandle changes nothing.
+        """
+        with self._lock:
+            self._begin()
+            if self._lookahead is not None:
+                self._lookahead.expect(*ahead, np.ascontiguousarray(handles, np.uint64))
+
+    @property
+    def prefetch_depth(self) -> int | None:
+        """As in the configuration; may be changed at any time. Without prefetch "dense" it has no effect."""
+        return 0 if self._lookahead is None else self._lookahead.planner.depth
+
+    @prefetch_depth.setter
+    def prefetch_depth(self, depth: int | None) -> None:
+        with self._lock:
+            if self._lookahead is not None:
+                self._lookahead.planner.depth = depth
+
+    def resident(self, handles: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        """Which blocks are decoded, in L1 or L2, at this instant, (n,); waits for nothing and counts as no hit."""
+        with self._lock:
+            self._begin()
+            plan = self._core.plan_get(np.ascontiguousarray(handles, np.uint64), counted=False)
+            there: npt.NDArray[np.bool_] = plan.tiers != Tier.L3
+            return there
 
     def prefetch(self, handles: npt.ArrayLike) -> int:
         """Begins to decode blocks into L2 ahead of their get, oldest ones leaving; how many it could take.
@@ -168,6 +210,11 @@ class TierManager(Closing):
         with self._lock:
             self._check_open()
             return self._prefetcher.start(np.ascontiguousarray(handles, np.uint64))
+
+    @property
+    def l2_slots(self) -> int:
+        """Blocks that L2 has room for, beside staging."""
+        return self._core.total_slots(Tier.L2)
 
     def poll(self) -> int:
         """Takes in what has been brought up, as most calls do; how many blocks are still on their way."""
@@ -265,6 +312,11 @@ class TierManager(Closing):
             self._workers.close()
             self._free()
 
+    def _read(self, handles: Handles, places: Places, ahead: Ahead | None) -> None:
+        self._fetcher.get(handles, places)
+        if ahead is not None and self._lookahead is not None:
+            self._lookahead.has_read(*ahead, handles)
+
     def _check_layer(self, layer: int) -> None:
         if not 0 <= layer < self.layers:
             raise ValueError(f"layer {layer} is not within 0..{self.layers - 1}")
@@ -296,7 +348,9 @@ class TierManager(Closing):
             self._memories[i] = memory
             self._buffers.append(memory)
             config.base[i], config.bytes[i] = memory.array.ctypes.data, pool.nbytes
-            config.give_back[i] = pool.gives_back and pool.page_bytes <= config.frame_bytes
+            gives_back = pool.gives_back and pool.page_bytes <= config.frame_bytes
+            # Slots that blocks pass through all the time would be given back and faulted in again each time.
+            config.give_back[i] = gives_back and not (i == Tier.L2 and self._streams)
         return Core(config)
 
     def _free(self) -> None:

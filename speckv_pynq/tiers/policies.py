@@ -77,14 +77,27 @@ class DensePolicy(_NoHeat):
     """Fills L1 once and keeps it: the fixed share of a cache that every step reads whole, in order.
 
     There LRU would evict each block just before its next use, and never hit.
+    even: where not all fit, of each get as many as the share of all blocks that L1 can hold. Every layer then streams
+    the same part, and what moves ahead of need moves at an even rate.
     """
 
     wants_hits = False
+
+    def __init__(self, *, even: bool = False) -> None:
+        self._even = even
+        self._due = 0.0  # blocks that may enter, where shares are even
 
     def admit(self, core: Core, hits: U64 | None, misses: U64) -> Admission:
         count = min(core.free_slots(Tier.L1), len(misses))
         if not count:
             return NOBODY
+        blocks = core.stats().blocks if self._even else 0
+        if blocks > core.total_slots(Tier.L1):
+            self._due += len(misses) * core.total_slots(Tier.L1) / blocks
+            count = min(count, int(self._due))
+            self._due -= count
+            if not count:
+                return NOBODY
         return Admission(0, core.admit(Tier.L1, misses[:count]))
 
 
@@ -205,6 +218,6 @@ _POLICIES: Final[dict[str, Callable[[], Policy]]] = {
 }  # fmt: skip
 
 
-def make_policy(name: str) -> Policy:
-    """By one of config.POLICIES."""
-    return _POLICIES[name]()
+def make_policy(name: str, *, even: bool = False) -> Policy:
+    """By one of config.POLICIES; even: see DensePolicy."""
+    return DensePolicy(even=True) if even and name == "dense" else _POLICIES[name]()

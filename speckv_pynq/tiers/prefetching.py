@@ -19,11 +19,14 @@ from speckv_pynq.driver.commands import Commands
 from speckv_pynq.driver.completion import Completion
 from speckv_pynq.errors import DeviceTimeout
 from speckv_pynq.native import U64, Core, Tier
+from speckv_pynq.prefetch.dense import ByteBudget
 from speckv_pynq.tiers.staging import Staging
 
 # Of one command: the most that a get of its blocks waits for, enough to be worth the hand-over.
-COMMAND_DESCRIPTORS: Final = 32
+COMMAND_DESCRIPTORS: Final = 16
 _NO_SLOTS: Final = np.empty(0, np.uint64)
+# One command's records move while another's are decoded: no more, for a get waits for those that run.
+COMMANDS_IN_FLIGHT: Final = 2
 # How long a get waits for a command that runs; after that it decodes the block itself.
 PATIENCE_S: Final = 0.1
 _OWNER: Final = 1
@@ -78,8 +81,11 @@ class Prefetcher:
         """Blocks whose commands have not been taken in."""
         return sum(len(batch.handles) for batch in self._batches.values())
 
-    def start(self, handles: U64) -> int:
-        """Submits commands for blocks that are in L3 alone and not on their way; how many blocks."""
+    def start(self, handles: U64, budget: ByteBudget | None = None, *, keep: bool = False) -> int:
+        """Submits commands for blocks that are in L3 alone and not on their way; how many blocks.
+
+        budget: of record bytes. keep: those of the handles that are up already stay; others leave L2 for the new ones.
+        """
         self.collect()
         plan = self._core.plan_get(handles, counted=False)
         each = max(1, COMMAND_DESCRIPTORS // len(self._codec.parts))
@@ -88,6 +94,10 @@ class Prefetcher:
             (spec.RING_SLOTS - len(self._batches)) * each,
         )
         new = [i for i, h in enumerate(plan.handles.tolist()) if h not in self._pending][:room]
+        if keep and new:
+            new = new[: self._make_room(len(new), handles)]
+        if budget is not None:
+            new = new[: budget.take(plan.record_bytes[new].sum(axis=1), time.monotonic())]
         if not new:
             return 0
         driver = self._driver or self._open()
@@ -177,7 +187,7 @@ class Prefetcher:
             self._batches.clear()
 
     def _open(self) -> SpeckvDriver:
-        driver = SpeckvDriver(self._codec.device)
+        driver = SpeckvDriver(self._codec.device, prefetches_in_flight=COMMANDS_IN_FLIGHT)
         driver.set_param(spec.Parameter.PREFETCH_DEPTH, spec.RING_SLOTS)
         pool, memory = self._memories[Tier.L3], self._memories[Tier.L2]
         assert pool is not None
@@ -206,6 +216,15 @@ class Prefetcher:
         slots = self._core.reserve(Tier.L2, count, evictions)
         self._reserved += count
         return slots
+
+    def _make_room(self, count: int, keep: U64) -> int:
+        """Slots of L2 that are free, up to count, after the oldest of other blocks than these left."""
+        core = self._core
+        short = count - core.free_slots(Tier.L2)
+        if short > 0:
+            there = core.resident(Tier.L2)
+            core.evict(Tier.L2, there[~np.isin(there, keep)][:short])
+        return min(count, core.free_slots(Tier.L2))
 
     def _install(self, handles: U64, slots: U64) -> int:
         self._reserved -= len(slots)

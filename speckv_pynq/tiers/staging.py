@@ -22,7 +22,8 @@ _SCHEME_AT: Final = spec.RECORD_HEADER.fields["scheme"][1]  # type: ignore[index
 class Staging:
     """Slots for `blocks` decoded blocks in either half; in put, the second takes their records."""
 
-    def __init__(self, device: Device, codec: Codec, l2_bytes: int) -> None:
+    def __init__(self, device: Device, codec: Codec, l2_bytes: int, share: int = 1) -> None:
+        """share: it takes no more than this part of L2, but two slots at least."""
         self._device, self._codec = device, codec
         shape = codec.shape
         parts = [shape.part(heads) for _, heads in codec.parts]
@@ -31,7 +32,8 @@ class Staging:
             raise ConfigError(
                 f"l2_bytes {l2_bytes} < {2 * self.slot_bytes}: staging needs a block and its record"
             )
-        self.blocks = min(max(1, ROUND_BYTES // self.slot_bytes), l2_bytes // (2 * self.slot_bytes))
+        room = max(1, l2_bytes // (2 * self.slot_bytes * share))
+        self.blocks = min(max(1, ROUND_BYTES // self.slot_bytes), room)
         self.half_bytes = self.blocks * self.slot_bytes
         self._buffer: DeviceBuffer | None = None
         counts = np.arange(self.blocks, dtype=np.uint64) * np.uint64(self.slot_bytes)

@@ -113,7 +113,10 @@ def test_a_common_prompt_is_held_once(speckv, model_folder):
 
 
 def test_prefetch(speckv):
-    ran = speckv("bench", "prefetch", "--repeats", 2, "--blocks", 64)
+    ran = speckv(
+        "bench", "prefetch", "--repeats", 2, "--blocks", 64,
+        "--rounds", 1, "--steps", 1, "--tokens", 512, "--layers", 2,
+    )  # fmt: skip
     assert (ran.code, ran.err) == (0, "")
     figures = ran.figures
     assert 0 < figures["hit_idle_us"] < 20_000
@@ -121,6 +124,11 @@ def test_prefetch(speckv):
     assert figures["call_us_per_block"] > 0
     # Were a hit to wait, there would be one a prefetch.
     assert figures["hits"] > 2 * figures["repeats"]
+    assert 0.25 < figures["on_time"] <= 1
+    assert figures["link_over_demand"] == pytest.approx(1.2)
+    assert 0 <= figures["wasted"] < 1
+    assert min(figures["prefetch_ms"], figures["demand_ms"], figures["resident_ms"]) > 0
+    assert "a MODEL" in ran.out
 
 
 def test_soak(speckv):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -151,6 +152,7 @@ def plain(
     recent: int = 0,
     l1_bytes: int | None = LITTLE,
     group: int = 0,
+    **more: Any,
 ) -> Plain:
     """group: for scheme klt: layers that its codebook joins; the model has two such groups if it is 2."""
     layers = 4 if group == 2 else LAYERS
@@ -163,6 +165,7 @@ def plain(
         recent=recent,
         l1_bytes=l1_bytes,
         codebook=book,
+        **more,
     )
     mask = None
     if padding:

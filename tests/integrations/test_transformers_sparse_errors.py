@@ -27,6 +27,7 @@ SPARSE = CacheConfig("raw", attention="sparse", least_blocks=0)
         ({"attention": "some"}, "attention 'some' is not one of"),
         ({"attention": "sparse", "budget": 0.0}, r"budget 0\.0"),
         ({"attention": "sparse", "budget": 1.5}, r"budget 1\.5 is not a share"),
+        ({"attention": "sparse", "prefetch": "dense"}, 'prefetch "dense" is not for sparse'),
         ({"attention": "sparse", "least_blocks": -1}, "least_blocks -1"),
     ],
 )

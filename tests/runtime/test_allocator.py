@@ -344,11 +344,29 @@ class TestEngine:
         assert engine.memory.stats().blocks == 0
         engine.close()
 
-    def test_prefetch_step_covers_the_positions(self) -> None:
+    def test_prefetch_step_asks_for_what_is_read_next(self) -> None:
         engine = self.start()
+        memory, layers = engine.memory, engine.memory.config.layers
         request = engine.allocate(num_tokens=10 * TOKENS, req_id=7)
-        engine.prefetch_step(request, 0, TOKENS - 1, [1, 2, 3], depth_k=1)  # two blocks, no thread
-        assert engine.memory.stats().prefetch_dropped == 2
+
+        def asked(*args: Any, **named: Any) -> int:
+            before = memory.stats().prefetch_dropped  # there is no thread, so all are
+            engine.prefetch_step(request, *args, **named)
+            return memory.stats().prefetch_dropped - before
+
+        assert asked(0, 3 * TOKENS, [1, 2, 3], depth_k=2) == 2
+        assert asked(0, 3 * TOKENS, depth_k=1000) == 3 * layers  # round once
+        assert (
+            asked(0, 3 * TOKENS, depth_k=1000, candidates=[TOKENS, TOKENS + 1, 50 * TOKENS])
+            == layers
+        )
+        assert asked(0, 0, depth_k=5) == asked(0, 3 * TOKENS, depth_k=0) == 0
+        assert asked(0, 9 * TOKENS) == 4
+        memory.set_prefetch_depth(7)
+        assert asked(0, 9 * TOKENS) == 7
         with pytest.raises(NotWritten):
-            engine.prefetch_step(8, 0, 0)
+            engine.prefetch_step(8, 0, TOKENS)
+        for bad in ({"depth_k": -1}, {"recent_tokens": [-1]}, {"layer": layers}):
+            with pytest.raises(ConfigError):
+                engine.prefetch_step(**({"req_id": 7, "layer": 0, "cur_pos": TOKENS} | bad))
         engine.close()

@@ -143,12 +143,56 @@ def test_it_does_what_a_dict_does(operations: list[tuple], policy: str, share: b
 def test_prefetched_blocks_hit(system: CXLSpecKVSystem) -> None:
     for layer in range(3):
         system.put(1, layer, 0, *values(layer, 4))
-    assert system.prefetch_step(1, 1, 4 * TOKENS) == 4
+    assert system.prefetch_step(1, 0, 4 * TOKENS) == 4
     system.tiers.wait_prefetched()
     system.get(1, 1, 0, 4 * TOKENS)
     tiers = system.stats().tiers
     assert tiers.hits_l2 == 4
     assert tiers.misses == 0
+
+
+def test_prefetch_step_follows_the_layers_round_and_passes_over_what_is_there(
+    system: CXLSpecKVSystem,
+) -> None:
+    for layer in range(3):
+        system.put(1, layer, 0, *values(layer, 4))
+    tiers = system.tiers
+
+    def there(layer: int) -> list[bool]:
+        handles = system._held(1, layer, np.arange(4))
+        tiers.wait_prefetched()
+        found = tiers.resident(handles).tolist()
+        tiers.release(handles)
+        return found
+
+    assert system.prefetch_step(1, 2, 4 * TOKENS, [5, 9], depth_k=6) == 6  # wraps to layer 0
+    assert (there(0), there(1), there(2)) == ([True] * 4, [True, True, False, False], [False] * 4)
+    assert system.prefetch_step(1, 2, 4 * TOKENS, depth_k=3) == 3  # two of layer 1, one of 2
+    assert (there(1), there(2)) == ([True] * 4, [True, False, False, False])
+    positions = [3 * TOKENS + 1, 3 * TOKENS, 9 * TOKENS]  # block 3, again, and one not there yet
+    assert system.prefetch_step(1, 1, 4 * TOKENS, depth_k=8, candidates=positions) == 1
+    assert there(2) == [True, False, False, True]
+    assert system.prefetch_step(1, 1, 4 * TOKENS, depth_k=0) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"layer": 3}, "layer 3"),
+        ({"layer": -1}, "layer -1"),
+        ({"cur_pos": -1}, "cur_pos -1"),
+        ({"depth_k": -1}, "depth_k -1"),
+        ({"recent_tokens": [4, -2]}, "token -2 is not within"),
+        ({"recent_tokens": [1 << 31]}, "token 2147483648"),
+        ({"recent_tokens": ["a"]}, "token 'a' is not an integer"),
+    ],
+)
+def test_prefetch_step_refuses_what_is_out_of_range(
+    system: CXLSpecKVSystem, change: dict, what: str
+) -> None:
+    call = {"layer": 0, "cur_pos": 0, "recent_tokens": [1], "depth_k": 1} | change
+    with pytest.raises(ConfigError, match=what):
+        system.prefetch_step(1, **call)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,12 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prefetching, "PATIENCE_S", 60.0)
 
 
+@pytest.fixture(autouse=True)
+def one_command_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which makes it certain what waits and what runs."""
+    monkeypatch.setattr(prefetching, "COMMANDS_IN_FLIGHT", 1)
+
+
 @pytest.mark.usefixtures("patient")
 def test_no_hit_waits_for_a_prefetch() -> None:
     with gated(l1=4) as (tiers, device):
@@ -73,7 +79,7 @@ def test_a_get_decodes_what_has_not_begun() -> None:
         device.hold(1)
         assert tiers.prefetch(handles) == 70
         eventually(lambda: bool(device.held))
-        assert read(tiers, handles[40:50], some(40, 50))  # of the second command
+        assert read(tiers, handles[20:30], some(20, 30))  # of the second command
         assert len(device.held) == 1
         assert tiers.stats().prefetch_cancelled == COMMAND
         device.open()
@@ -82,6 +88,25 @@ def test_a_get_decodes_what_has_not_begun() -> None:
         assert (stats.prefetched, stats.misses) == (70 - COMMAND, 10)
         assert read(tiers, handles, some(0, 70))
         assert tiers.stats().hits_l2 == 70 - COMMAND
+
+
+def test_a_command_may_move_records_while_another_is_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(prefetching, "COMMANDS_IN_FLIGHT", 2)
+    with gated() as (tiers, device):
+        handles = CACHE.put(tiers)
+        device.hold()
+        tiers.prefetch(handles)
+        eventually(lambda: len(device.held) == 2)
+        assert read(
+            tiers, handles[2 * COMMAND :], some(2 * COMMAND, 70)
+        )  # of later ones: cancelled
+        assert len(device.held) == 2
+        device.open()
+        tiers.wait_prefetched()
+        assert tiers.stats().prefetched == 2 * COMMAND
+        assert read(tiers, handles, some(0, 70))
 
 
 def test_a_get_loses_patience(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,21 +193,21 @@ def test_the_oldest_blocks_leave_for_new_ones_and_none_that_is_on_its_way() -> N
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_a_miss_and_counted(fault: str) -> None:
-    failed = 1 if fault == "status" else 20
+    failed = 1 if fault == "status" else 12
     with gated() as (tiers, device):
         handles = CACHE.put(tiers)
         device.fail(fault)
-        assert tiers.prefetch(handles[:20]) == 20
+        assert tiers.prefetch(handles[:12]) == 12
         tiers.wait_prefetched()
         stats = tiers.stats()
-        assert (stats.prefetch_failed, stats.l2_blocks) == (failed, 20 - failed)
-        assert read(tiers, handles[:20], some(0, 20))
+        assert (stats.prefetch_failed, stats.l2_blocks) == (failed, 12 - failed)
+        assert read(tiers, handles[:12], some(0, 12))
         assert tiers.stats().misses == failed
         device.open()
-        tiers.prefetch(handles[:20])
+        tiers.prefetch(handles[:12])
         tiers.wait_prefetched()
-        assert tiers.stats().l2_blocks == 20
-        assert read(tiers, handles[:20], some(0, 20))
+        assert tiers.stats().l2_blocks == 12
+        assert read(tiers, handles[:12], some(0, 12))
 
 
 def test_nothing_takes_the_slots_of_a_late_run() -> None:

@@ -61,11 +61,11 @@ __attribute__((target("avx2"))) static void code_logits_native(const uint8_t* co
     code_native_blocks<INPUTS, WIDE>(codes + uint64_t(b) * BLOCK_BYTES, scales + row, biases + row, u, offset,
                                      logits + row);
   }
-  for (; b < blocks; ++b) {
-    const uint32_t row = b * SPECKV_PREDICTOR_BLOCK;
-    code_native_blocks<INPUTS, 1>(codes + uint64_t(b) * BLOCK_BYTES, scales + row, biases + row, u, offset,
-                                  logits + row);
-  }
+  const uint32_t row = b * SPECKV_PREDICTOR_BLOCK;
+  codes += uint64_t(b) * BLOCK_BYTES, scales += row, biases += row, logits += row;
+  if (blocks - b == 3) code_native_blocks<INPUTS, 3>(codes, scales, biases, u, offset, logits);
+  if (blocks - b == 2) code_native_blocks<INPUTS, 2>(codes, scales, biases, u, offset, logits);
+  if (blocks - b == 1) code_native_blocks<INPUTS, 1>(codes, scales, biases, u, offset, logits);
 }
 
 }  // namespace SPECKV_VARIANT

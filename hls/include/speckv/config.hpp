@@ -64,6 +64,13 @@
 #define SPECKV_ONCHIP(type, name) type& name = ThreadBuffer<type>::get()
 #endif
 
+// Keeps a value in a register of its own: GCC would build vectors out of single loads, which takes longer.
+#ifdef __SYNTHESIS__
+#define SPECKV_SCALAR(value)
+#else
+#define SPECKV_SCALAR(value) __asm__("" : "+r"(value))
+#endif
+
 static_assert(SPECKV_AXI_BITS == 512 && SPECKV_LINE_BYTES == 64, "a beat is a line of 64 bytes");
 static_assert(SPECKV_LANES == 32 && SPECKV_GROUP == 32, "a beat is 32 lanes of 16 bits and one group");
 

@@ -48,20 +48,22 @@ SPECKV_INLINE int32_t saturated(int32_t x, int32_t limit) {
 }
 
 // x in 2**-(7 + bits): place in the table.
-SPECKV_INLINE int32_t sigmoid_place(int32_t x, uint32_t bits) {
+SPECKV_INLINE uint16_t sigmoid_place(int32_t x, uint32_t bits) {
   constexpr int32_t HALF = SPECKV_PREDICTOR_SIGMOID / 2;
   const int32_t at = rounded(x, bits);
-  return (at < -HALF ? -HALF : at > HALF - 1 ? HALF - 1 : at) + HALF;
+  return uint16_t((at < -HALF ? -HALF : at > HALF - 1 ? HALF - 1 : at) + HALF);
 }
 
 // Values of the table, 2**-15, in passes over many: hosts compute the places of all first, which vectors do.
 // The mask changes nothing in a table that the host made.
 template <uint32_t COUNT>
-SPECKV_INLINE void look_up(const int16_t* table, const int32_t places[COUNT], int32_t values[COUNT]) {
+SPECKV_INLINE void look_up(const int16_t* table, const uint16_t places[COUNT], int16_t values[COUNT]) {
 LOOK_UP:
   for (uint32_t i = 0; i < COUNT; ++i) {
 #pragma HLS PIPELINE II = 1  // two ports of the table: two looks a cycle where unrolled
-    values[i] = table[places[i]] & 0x7FFF;
+    uint32_t at = places[i];
+    SPECKV_SCALAR(at);
+    values[i] = table[at] & 0x7FFF;
   }
 }
 
@@ -71,7 +73,8 @@ SPECKV_INLINE int32_t tanh_from(int32_t sigmoid) { return 2 * sigmoid - (1 << 15
 // Gates, in 2**-13, to the new c and h of one layer.
 SPECKV_INLINE void lstm_units(const int16_t* sigmoid, const int32_t gates[GATE_ROWS], int16_t c[HIDDEN],
                               int8_t h[HIDDEN]) {
-  int32_t places[GATE_ROWS], values[GATE_ROWS], cells[HIDDEN];
+  uint16_t places[GATE_ROWS];
+  int16_t values[GATE_ROWS];
 GATES:
   for (uint32_t r = 0; r < 2 * HIDDEN; ++r) places[r] = sigmoid_place(gates[r], 6);
 CELL_GATES:
@@ -83,9 +86,9 @@ CELLS:
   for (uint32_t u = 0; u < HIDDEN; ++u) {
 #pragma HLS PIPELINE II = 1  // two products a unit
     const int32_t i = values[u], f = values[HIDDEN + u], g = tanh_from(values[2 * HIDDEN + u]);
-    cells[u] = saturated(rounded(f * c[u] + (i * g >> 3), 15), 32767);
-    places[u] = sigmoid_place(cells[u], 4);
-    c[u] = int16_t(cells[u]);
+    const int32_t cell = saturated(rounded(f * c[u] + (i * g >> 3), 15), 32767);
+    places[u] = sigmoid_place(cell, 4);
+    c[u] = int16_t(cell);
   }
   look_up<HIDDEN>(sigmoid, places, values);
 OUT:
@@ -95,15 +98,10 @@ OUT:
   }
 }
 
-// Sums wrap, which only a damaged image makes them do.
-SPECKV_INLINE void add_biases(const ap_uint<512>* image, uint64_t line, uint32_t layer,
-                              int32_t gates[GATE_ROWS]) {
-BIASES:
-  for (uint32_t r = 0; r < GATE_ROWS; ++r) {
-#pragma HLS PIPELINE II = 1
-    const int32_t bias = load_value<int32_t>(image, line, layer * GATE_ROWS + r);
-    gates[r] = int32_t(uint32_t(gates[r]) + uint32_t(bias));
-  }
+// 2**-13. Cut to 24 bits, which changes nothing in an image that the host made and keeps sums within 32.
+SPECKV_INLINE int32_t gate_bias(const ap_uint<512>* image, const Model& m, uint32_t layer, uint32_t row) {
+  const uint32_t bias = load_value<uint32_t>(image, m.bias, layer * GATE_ROWS + row);
+  return int32_t(bias << 8) >> 8;
 }
 
 SPECKV_INLINE CodeRows token_rows(const Model& m) { return CodeRows{m.codes, m.scales, m.token_bias}; }
@@ -129,23 +127,21 @@ INPUTS:
   }
 }
 
-// One step: the state goes on by a token's row, which is looked at last. sigmoid: the table on chip or in
-// place.
+// One step: the state goes on by a token's row. sigmoid: the table on chip or in place.
 SPECKV_INLINE void lstm_step(const ap_uint<512>* image, const Model& m, const int16_t* sigmoid, uint32_t row,
                              LstmMemory& s) {
-  int32_t gates[GATE_ROWS] = {}, inputs[GATE_ROWS] = {};
+  int32_t gates[GATE_ROWS] = {};
   int8_t x[RANK];
-  mac_blocks<HIDDEN>(image, m.recurrent, GATE_ROWS / BLOCK_ROWS, s.h[0], gates);
   load_row(image, m, row, x);
-  mac_blocks<RANK>(image, m.input, GATE_ROWS / BLOCK_ROWS, x, inputs);
-ALIGN:
-  for (uint32_t r = 0; r < GATE_ROWS; ++r) gates[r] += inputs[r] * 4;  // 2**-11 to 2**-13
-  add_biases(image, m.bias, 0, gates);
+  mac_blocks<RANK>(image, m.input, GATE_ROWS / BLOCK_ROWS, x, gates);
+FIRST:
+  for (uint32_t r = 0; r < GATE_ROWS; ++r)
+    gates[r] = gates[r] * 4 + gate_bias(image, m, 0, r);  // 2**-11 to 2**-13
+  mac_blocks<HIDDEN>(image, m.recurrent, GATE_ROWS / BLOCK_ROWS, s.h[0], gates);
   lstm_units(sigmoid, gates, s.c[0], s.h[0]);
-CLEAR:
-  for (uint32_t r = 0; r < GATE_ROWS; ++r) gates[r] = 0;
+SECOND:
+  for (uint32_t r = 0; r < GATE_ROWS; ++r) gates[r] = gate_bias(image, m, 1, r);
   mac_blocks<2 * HIDDEN>(image, m.second, GATE_ROWS / BLOCK_ROWS, s.h[0], gates);
-  add_biases(image, m.bias, 1, gates);
   lstm_units(sigmoid, gates, s.c[1], s.h[1]);
 }
 

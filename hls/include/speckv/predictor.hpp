@@ -79,7 +79,7 @@ static inline Verdict find_model(const ap_uint<512>* image, uint32_t lines, Mode
   m.fingerprint = SPECKV_GET(fingerprint);
   m.vocabulary = SPECKV_GET(vocabulary);
   m.classes = SPECKV_GET(classes);
-  m.always = SPECKV_GET(always);
+  m.always = SPECKV_GET(always_scored);
   m.rows = SPECKV_GET(rows);
   m.opened = SPECKV_GET(opened);
   const uint32_t stated = SPECKV_GET(lines);

@@ -151,14 +151,14 @@ SPECKV_INLINE Verdict best_tokens(const ap_uint<512>* image, const Model& m, con
   RowRange ranges[1 + MAX_OPENED];
   open_classes(image, m, u, open);
   if (!find_ranges(image, m, open, ranges)) return bad_predictor(m.rows, m.rows);
-  score_extras(image, m, f, u, extra);
   clear_top(best);
+  score_ranges(image, m, u, ranges, 1 + m.opened, extra, f.size, top, best);
+  score_extras(image, m, f, u, extra);
 FOLLOWERS:
   for (uint32_t i = 0; i < f.size; ++i) {
 #pragma HLS LOOP_TRIPCOUNT min = 0 max = WALK
     offer(best, Scored{extra[i].score, f.entry[i].token});
   }
-  score_ranges(image, m, u, ranges, 1 + m.opened, extra, f.size, top, best);
   return fine();
 }
 

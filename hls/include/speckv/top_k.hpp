@@ -63,7 +63,8 @@ template <uint32_t K, class IdOf>
 SPECKV_INLINE void offer_all(TopK<K>& top, uint32_t keep, const int32_t* scores, uint32_t n, IdOf id_of) {
 #ifdef SPECKV_SCAN_NATIVE
   if (scan_has_native()) {
-    const int32_t least = floor_native(scores, n, keep);
+    const bool begun = top.entry[keep - 1].score != NEVER;  // then few are better anyway
+    const int32_t least = begun ? NEVER : floor_native(scores, n, keep);
     for (uint32_t i = 0;; ++i) {
       const int32_t worst = top.entry[keep - 1].score;
       i = scan_native(scores, i, n, worst > least ? worst : least);
