@@ -26,7 +26,10 @@ class Cut(Protocol):
 
 @dataclass(frozen=True)
 class Sizes:
-    """Bytes of a cache, all layers: fp16 and block_fp16 are what its tokens and its coded tokens take in FP16."""
+    """Bytes of a cache, all layers: fp16 and block_fp16 are what its tokens and its coded tokens take in FP16.
+
+    readable, read: blocks that sparse attention had to choose from, and chose; see SparseStats.
+    """
 
     fp16: int = 0
     held: int = 0
@@ -34,6 +37,8 @@ class Sizes:
     records: int = 0
     raw_fallbacks: int = 0
     blocks: int = 0
+    readable: int = 0
+    read: int = 0
 
     def __add__(self, other: Sizes) -> Sizes:
         return Sizes(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
@@ -77,7 +82,9 @@ class Scheme:
         return self.config.scheme
 
     def identity(self) -> str:
-        return f"{self.scheme} {self.codebook_id} {self.config.block_dtype}"
+        config = self.config
+        how = f" sparse {config.budget} {config.least_blocks}" if config.sparse else ""
+        return f"{self.scheme} {self.codebook_id} {config.block_dtype}{how}"
 
     def open(self, model: Any) -> AbstractContextManager[Any]:
         return SpecKVCache.for_model(model, self.config)
@@ -92,7 +99,14 @@ class Scheme:
             records=tiers.record_bytes,
             raw_fallbacks=tiers.raw_fallbacks,
             blocks=tiers.blocks,
+            readable=stats.sparse.held if stats.sparse else 0,
+            read=stats.sparse.read if stats.sparse else 0,
         )
+
+    def sparse(self, budget: float) -> Scheme:
+        """The same with sparse attention."""
+        config = replace(self.config, attention="sparse", budget=budget, policy="heat")
+        return replace(self, name=f"{self.name} sparse {budget:g}", config=config)
 
 
 def schemes(

@@ -17,14 +17,19 @@ from speckv_pynq.bench.models import Loaded
 from speckv_pynq.bench.quality import Floats, Quality, chunks, score
 from speckv_pynq.errors import DependencyMissing
 from speckv_pynq.integrations._forward import forward
+from speckv_pynq.integrations.transformers import SpecKVCache
 
 Progress = Callable[[int], None]  # takes tokens scored since the last call
+PASS_TOKENS = 64  # of a prefill, that a cache with sparse attention learns from
 PROBE_BLOCKS = 8  # what a foreign cache is tried on, in blocks: past its 128 exact tokens
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One contender's result. Ratios as in CacheStats, over the bytes of all batches at their ends."""
+    """One contender's result. Ratios as in CacheStats, over the bytes of all batches at their ends.
+
+    read_percent: of the coded blocks that dense attention would have read, those that sparse attention chose.
+    """
 
     name: str
     scheme: str
@@ -33,6 +38,7 @@ class Evaluation:
     ratio_held: float
     raw_fallbacks: int
     blocks: int
+    read_percent: float
 
     @classmethod
     def of(cls, contender: Contender, sums: Sequence[Floats], size: Sizes, seed: int) -> Evaluation:
@@ -45,6 +51,7 @@ class Evaluation:
             ratio_held=size.fp16 / max(1, size.held),
             raw_fallbacks=size.raw_fallbacks,
             blocks=size.blocks,
+            read_percent=100 * size.read / size.readable if size.readable else 100.0,
         )
 
 
@@ -58,24 +65,30 @@ def evaluate(
     batch: int,
     seed: int,
     ledger: Ledger,
+    prefill: int = 0,
     progress: Progress = lambda tokens: None,
 ) -> list[Evaluation]:
     """Results in the order of `contenders`, whose blocks are as `cut` says. sequences: (n, context) int64.
 
-    All caches take chunks of one block, so nothing but the coding differs between them and the exact one, which goes
-    through each batch once. What `ledger` holds already is not measured again; it is saved after each batch.
+    The first `prefill` tokens of a sequence are not scored: what one exact pass makes of them is given to all caches,
+    and the last PASS_TOKENS of them each cache reads for itself. Of the others all caches take chunks of one block, so
+    nothing but the coding differs between them and the exact one, which goes through each batch once; those with sparse
+    attention, which is there for decoding, take one token at a time. What `ledger` holds already is not measured again;
+    it is saved after each batch.
     """
     identities = [contender.identity() for contender in contenders]
     batches = sequences.tensor_split(-(-len(sequences) // batch))  # as equal as possible
     for i, rows in enumerate(batches):
         missing = ledger.missing(identities, i)
         if not missing:
-            progress(len(rows) * (rows.shape[1] - 1))
+            progress(len(rows) * (rows.shape[1] - prefill - 1))
             continue
         with ExitStack() as stack:
             caches = [stack.enter_context(contenders[j].open(loaded.model)) for j in missing]
             exact = DynamicCache(config=loaded.model.config)
-            scored = score_text(loaded.model, rows, exact, caches, cut, progress)
+            if prefill:
+                _prefill(loaded.model, rows[:, :prefill].to(loaded.model.device), exact, caches)
+            scored = score_text(loaded.model, rows[:, prefill:], exact, caches, cut, progress)
             for j, cache, sums in zip(missing, caches, scored, strict=True):
                 ledger.add(identities[j], i, sums.sum(0), contenders[j].sizes(cache))
         ledger.save()
@@ -115,6 +128,18 @@ def usable(
     return works, why
 
 
+def _prefill(model: Any, ids: torch.Tensor, exact: DynamicCache, caches: Sequence[Any]) -> None:
+    """ids: (rows, tokens), the first tokens of all caches, which are empty."""
+    whole = max(0, ids.shape[1] - PASS_TOKENS)
+    if whole:
+        forward(model, ids[:, :whole], exact, last=1)
+        for cache in caches:
+            for i, layer in enumerate(exact.layers):
+                cache.update(layer.keys, layer.values, i)
+    for cache in (exact, *caches):
+        forward(model, ids[:, whole:], cache, last=1)
+
+
 def score_text(
     model: Any,
     rows: torch.Tensor,
@@ -143,4 +168,7 @@ def score_text(
 
 
 def _log_probabilities(model: Any, ids: torch.Tensor, cache: Any) -> torch.Tensor:
-    return torch.log_softmax(forward(model, ids, cache).float(), dim=-1)
+    one_by_one = isinstance(cache, SpecKVCache) and cache.sparse
+    parts = ids.split(1, dim=1) if one_by_one else (ids,)
+    logits = torch.cat([forward(model, part, cache) for part in parts], 1)
+    return torch.log_softmax(logits.float(), dim=-1)

@@ -26,12 +26,15 @@ DEFAULTS = {
     "sinks": 4,
     "recent": 32,
     "block_tokens": spec.BLOCK_TOKENS,
+    "attention": "dense",
+    "budget": None,
+    "prefill": None,
     "scheme": None,
     "rival": None,
     "codebook": [],
     "text": None,
 }
-ASKED = ("context", "batch", "seed", "sinks", "recent", "block_tokens")
+ASKED = ("attention", "prefill", "context", "batch", "seed", "sinks", "recent", "block_tokens")
 
 
 @dataclass(frozen=True)
@@ -51,17 +54,19 @@ def show(found: Found, context: int, seconds: float, output: Output) -> None:
         (
             *report.cells(report.figures(contender, result)),
             f"{result.raw_fallbacks} / {result.blocks}",
+            f"{result.read_percent:.1f} %",
         )
         for contender, result in zip(found.contenders, found.results, strict=True)
     ]
     output.table(
         f"{found.loaded.name}: {first.tokens} tokens scored in {first.sequences} sequences of {context}; "
         f"exact perplexity {first.exact_ppl:.4f}",
-        ("scheme", "records", "held", "dppl", "95 %", "agree", "KL nats", "kept raw"),
+        ("scheme", "records", "held", "dppl", "95 %", "agree", "KL nats", "kept raw", "read"),
         rows,
     )
     output.note(
-        "records: FP16 bytes of coded blocks / bytes of their records; held: FP16 bytes of all / all bytes held"
+        "records: FP16 bytes of coded blocks / bytes of their records; held: FP16 bytes of all / all bytes held; "
+        "read: of the coded blocks, by a token in a layer"
     )
     for name, reason in found.left_out.items():
         output.note(f"{name} is left out: {reason}")

@@ -171,9 +171,18 @@ def add_codebook(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_cache(parser: argparse.ArgumentParser) -> None:
+def add_cache(parser: argparse.ArgumentParser, *, sparse: bool = False) -> None:
+    """sparse: the command has sparse attention, whose blocks are smaller: block_tokens is None where not stated."""
     group = parser.add_argument_group("cache")
-    add_block_tokens(group)
+    if sparse:
+        group.add_argument(
+            "--block-tokens",
+            type=int,
+            choices=spec.BLOCK_TOKENS_ALLOWED,
+            help=f"positions a block holds; default: {spec.BLOCK_TOKENS}, with sparse attention 16",
+        )
+    else:
+        add_block_tokens(group)
     group.add_argument(
         "--sinks",
         type=int,

@@ -8,6 +8,8 @@ from speckv_pynq import spec
 from speckv_pynq.codebook import Codebook
 from speckv_pynq.codec import BlockShape
 from speckv_pynq.device import Device, open_device
+from speckv_pynq.errors import ConfigError
+from speckv_pynq.integrations._attention import use as use_sparse
 from speckv_pynq.integrations._cache_config import CacheConfig
 from speckv_pynq.integrations._codebook import codebook_for
 from speckv_pynq.integrations._model import ModelShape
@@ -23,13 +25,20 @@ class Backing:
         self.shape, self.config = ModelShape.of(model_or_config), config
         device = getattr(model_or_config, "device", None)
         on_cpu = device is None or device.type == "cpu"
-        self.keeps_all = config.l1_bytes is None and on_cpu
+        self.keeps_all = config.l1_bytes is None and on_cpu and not config.sparse
         self._users = 0
         dtype = config.block_dtype_for(self.shape.dtype)
         codebook = None
         if config.scheme == "klt":
             codebook = codebook_for(model_or_config, self.shape, dtype, config.codebook)
         self.span_layers = 1 if codebook is None else codebook.layer_count
+        if config.sparse and self.span_layers > 1:
+            raise ConfigError(
+                f"the codebook joins {self.span_layers} layers in a record: sparse attention chooses blocks of each "
+                "layer apart, use a codebook of scope layer"
+            )
+        if config.sparse:
+            use_sparse(model_or_config)
         self.system = self._open(
             dtype, codebook, open_device(config.device, config.engines_for(on_cpu))
         )

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 
 from speckv_pynq.errors import ConfigError, SpeckvError
+from speckv_pynq.integrations._attention import carrying
 from speckv_pynq.integrations._layout import Append, Crop
+from speckv_pynq.integrations._sparse import Sparse, StepReader, WholeReader, placeholder
 from speckv_pynq.integrations._store import Handles, State, Store, allocate, fitted, selected
 from speckv_pynq.integrations._workspace import Standing
 from speckv_pynq.spec import DType
@@ -74,7 +76,10 @@ class Span:
             if self.count == 1:  # nothing to wait for: blocks are coded from where they are
                 self.dtype, self.device = keys.dtype, keys.device
                 self._store_blocks(self._store.empty(keys.shape[0]).append(tokens), keys, values)
-                return keys, values
+                return self._whole(keys, values)
+        sparse = self._store.sparse
+        if sparse is not None and tokens == 1 and sparse.ready(self.first, self.state):
+            return self._step(sparse, keys, values)
         running = self._begin(keys) if member == 0 else self._pass
         assert running is not None
         workspace, length = self._workspace, running.origin.after.length
@@ -87,7 +92,33 @@ class Span:
         whole = workspace.read(length, member) if length > tokens else (keys, values)
         if running.done == self.count:
             self._finish(running)
-        return whole
+        return self._whole(*whole)
+
+    def _whole(self, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """K and V of the whole sequence; sparse attention learns from who reads them."""
+        sparse = self._store.sparse
+        if sparse is None or self.state is None:
+            return keys, values
+        reader = WholeReader(self.first, keys, values, self.state.layout, sparse)
+        return carrying(keys, reader), values
+
+    def _step(
+        self, sparse: Sparse, keys: torch.Tensor, values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Takes one token; what is to be read of the others is decided when attention asks."""
+        before, new = self.state, torch.stack((keys, values))
+        assert before is not None
+        layout, origin = before.layout, before.layout.append(1)
+        at = layout.length - layout.open_base
+        opened = fitted(before.open, at + 1, used=at)
+        self._keep(opened.narrow(3, at, 1), new)
+        if len(origin.rows):
+            self._store_blocks(origin, opened[0], opened[1], layout.open_base)
+        else:
+            self._set(State(origin.after, before.handles, before.kept, opened, origin))
+        sparse.unread = self.first
+        stands_for = placeholder(keys, layout.length + 1)
+        return carrying(stands_for, StepReader(self.first, before, new, sparse)), stands_for
 
     def _begin(self, keys: torch.Tensor) -> Pass:
         """The sequence in the workspace, with room for the new tokens behind it."""
@@ -128,6 +159,8 @@ class Span:
     def _check_turn(self, member: int, tokens: int) -> None:
         store, index, running = self._store, self.first + member, self._pass
         store.check()
+        if store.sparse is not None:
+            store.sparse.check_read()
         if member:
             if running is None or (running.done, running.tokens) != (member, tokens):
                 raise SpeckvError(
@@ -216,6 +249,8 @@ class Span:
                 self._store.tiers.expect((self._store.sequence, self.first), handles)
         length = 0 if state is None else state.layout.length
         self._store.lengths[self.first : self.first + self.count] = [length] * self.count
+        if self._store.sparse is not None:
+            self._store.sparse.states[self.first] = state
 
     def _read(self, state: State, extra: int) -> None:
         """Fills the workspace with the sequence; `extra` positions behind it are the caller's."""
@@ -277,8 +312,10 @@ class Span:
         self._keep(opened.narrow(3, at, tokens), self._workspace.part(layout.length, tokens))
         return State(origin.after, state.handles, state.kept, opened, origin)
 
-    def _store_blocks(self, origin: Append, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Codes the blocks that an append filled; keys, values: the whole sequence, exact where it is open.
+    def _store_blocks(
+        self, origin: Append, keys: torch.Tensor, values: torch.Tensor, base: int = 0
+    ) -> None:
+        """Codes the blocks that an append filled; keys, values: the sequence from position `base` on, exact where open.
 
         What the old state holds is not written to, so a failure leaves the span as it was.
         """
@@ -294,19 +331,19 @@ class Span:
         for kind, states in enumerate((keys, values)):
             for keep in origin.keeps:
                 rows = slice(keep.first_row, keep.end_row)
-                part = states[rows].narrow(2, keep.start, keep.tokens)
+                part = states[rows].narrow(2, keep.start - base, keep.tokens)
                 self._keep(kept[kind, rows].narrow(2, keep.index, keep.tokens), part)
-            part = states.narrow(2, after.open_base, after.length - after.open_base)
+            part = states.narrow(2, after.open_base - base, after.length - after.open_base)
             self._keep(opened[kind].narrow(2, 0, part.shape[2]), part)
         if len(origin.rows):
-            handles = np.concatenate([handles, self._put(origin, keys, values)])
+            handles = np.concatenate([handles, self._put(origin, keys, values, base)])
         self._set(State(after, handles, kept, opened, origin))
 
-    def _put(self, origin: Append, keys: torch.Tensor, values: torch.Tensor) -> Handles:
+    def _put(self, origin: Append, keys: torch.Tensor, values: torch.Tensor, base: int) -> Handles:
         """Codes the blocks that an append filled, all or none."""
-        starts, store = origin.starts, self._store
+        starts, store = origin.starts - base, self._store
         padding = np.array(origin.after.padding)[origin.rows]
-        named = store.prompt.block_keys(self.first, origin.rows, starts, padding)
+        named = store.prompt.block_keys(self.first, origin.rows, origin.starts, padding)
         if keys.device.type != "cpu":
             first, end = int(starts.min()), int(starts.max()) + store.block_tokens
             keys, values = keys[:, :, first:end].cpu(), values[:, :, first:end].cpu()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,9 @@ from speckv_pynq.integrations._prompt import Prompt
 from speckv_pynq.integrations._workspace import Workspace, allocate
 from speckv_pynq.tiers import TierManager
 from speckv_pynq.tiers.sharing import PrefixKeys
+
+if TYPE_CHECKING:
+    from speckv_pynq.integrations._sparse import Sparse
 
 __all__ = ["Handles", "State", "Store", "allocate", "fitted", "selected"]
 
@@ -30,9 +33,9 @@ class Store:
     """What the layers of one cache share.
 
     workspaces: one for all spans, or one for each of them. standing_hits: blocks that stood in one when wanted.
-    span_layers: layers of a span, whose blocks share records; heads: KV heads of one layer.
-    recent: newest tokens that are not coded yet. dtype: of the model; exact_dtype: of the tokens held uncoded.
-    padding: left padding of each row, for the next first tokens. lengths: tokens that each layer has been given.
+    span_layers: layers of a span, whose blocks share records; heads: KV heads of one layer. recent: newest tokens that
+    are not coded yet. dtype: of the model; exact_dtype: of the tokens held uncoded. padding: left padding of each row,
+    for the next first tokens. lengths: tokens that each layer has been given. sparse: of a cache with sparse attention.
     sequence: what the tiers know the cache by when they look ahead.
     prompt: the tokens that were told to come first. running: the forward pass that has reached some layers of a span,
     not all.
@@ -54,6 +57,7 @@ class Store:
     broken: str | None = None
     closed: bool = False
     standing_hits: int = 0
+    sparse: Sparse | None = None
     sequence: int = field(default_factory=lambda: next(_SEQUENCES))
 
     def __post_init__(self) -> None:

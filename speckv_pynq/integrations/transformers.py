@@ -18,21 +18,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from transformers.cache_utils import Cache
 
 from speckv_pynq.errors import ConfigError, SpeckvError, UnsupportedLayer
 from speckv_pynq.integrations._backing import Backing
 from speckv_pynq.integrations._cache_config import DEFAULTS, CacheConfig
+from speckv_pynq.integrations._choice import Chooser
 from speckv_pynq.integrations._layer import SpecKVLayer
 from speckv_pynq.integrations._model import torch_dtype
 from speckv_pynq.integrations._span import Span
-from speckv_pynq.integrations._store import Store
+from speckv_pynq.integrations._sparse import Sparse, SparseStats
+from speckv_pynq.integrations._store import State, Store
 from speckv_pynq.integrations._workspace import Workspace
 from speckv_pynq.system import CXLSpecKVSystem
 from speckv_pynq.tiers import TierStats
 
-__all__ = ["CacheConfig", "CacheStats", "SpecKVCache"]
+__all__ = ["CacheConfig", "CacheStats", "SparseStats", "SpecKVCache"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class CacheStats:
     exact_bytes: int
     workspace_bytes: int
     tiers: TierStats
+    sparse: SparseStats | None = None
 
 
 class SpecKVCache(Cache):
@@ -81,6 +85,8 @@ class SpecKVCache(Cache):
             padding,
             backing.prefix_keys,
         )
+        if config.sparse:
+            self._store.sparse = _sparse(backing, self._store)
         spans = [Span(first, self._store) for first in range(0, shape.layers, each)]
         layers = [SpecKVLayer(i, self._store, spans[i // each]) for i in range(shape.layers)]
         super().__init__(layers=layers)
@@ -100,6 +106,8 @@ class SpecKVCache(Cache):
         """A cache for this model, or for models of this config (whose dtype must then be stated in it).
 
         attention_mask: as for `set_padding`. UnsupportedLayer when the model has layers other than full attention.
+        With sparse attention, which needs the model itself, its attention implementation is set to "speckv_sparse" and
+        stays so: with other caches it computes what "sdpa" does. UnsupportedLayer when it cannot be set.
         """
         cache = cls(Backing(model_or_config, config))
         if attention_mask is not None:
@@ -142,6 +150,11 @@ class SpecKVCache(Cache):
         self._store.prompt.tell(input_ids.cpu().numpy())
 
     @property
+    def sparse(self) -> bool:
+        """Whether a pass of one token reads some blocks only."""
+        return self._backing.config.sparse
+
+    @property
     def codebook_bytes(self) -> int:
         """Bytes of the codebook on the device, 0 without one; forks share it."""
         loaded = self._store.tiers.codec.codebook
@@ -157,11 +170,15 @@ class SpecKVCache(Cache):
             layer.reset()
         self._store.padding = self._store.broken = None
         self._store.prompt.forget()
+        if self._store.sparse is not None:
+            self._store.sparse.reset()
 
     def crop(self, tokens_to_remove: int) -> None:
         """Removes the last -tokens_to_remove tokens; a positive number is the length to keep, as before 5.20."""
         self._each("crop", lambda layer: layer.crop(tokens_to_remove))
         self._store.prompt.crop(self.get_seq_length())
+        if self._store.sparse is not None:
+            self._store.sparse.crop(self.get_seq_length())
         if not self.get_seq_length():
             self._store.padding = None
 
@@ -170,14 +187,26 @@ class SpecKVCache(Cache):
         rows = beam_idx.tolist()
         self._each("reorder_cache", lambda layer: layer.reorder_cache(rows))
         self._store.prompt.select(rows)
+        if self._store.sparse is not None:
+            self._store.sparse.chooser.select(rows)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
+        count = self._rows
         self._each("batch_repeat_interleave", lambda layer: layer.batch_repeat_interleave(repeats))
         self._store.prompt.repeat(repeats)
+        if self._store.sparse is not None:
+            self._store.sparse.chooser.select(np.repeat(np.arange(count), repeats).tolist())
 
     def batch_select_indices(self, indices: Any) -> None:
+        count = self._rows
         self._each("batch_select_indices", lambda layer: layer.batch_select_indices(indices))
         self._store.prompt.select(indices)
+        if self._store.sparse is not None:
+            self._store.sparse.chooser.select(torch.arange(count)[indices].tolist())
+
+    @property
+    def _rows(self) -> int:
+        return self._spans[0].rows or 0
 
     def _each(self, name: str, change: Callable[[SpecKVLayer], None]) -> None:
         self._check_open()
@@ -202,6 +231,8 @@ class SpecKVCache(Cache):
         self._store.check()
         other = type(self)(self._backing, self._store.padding)
         other._store.prompt.same_as(self._store.prompt)
+        if self._store.sparse is not None and other._store.sparse is not None:
+            other._store.sparse.chooser.same_as(self._store.sparse.chooser)
         for mine, its in zip(self.layers, other.layers, strict=True):
             its.fork_of(mine)
         return other
@@ -256,6 +287,7 @@ class SpecKVCache(Cache):
             exact_bytes=exact_bytes,
             workspace_bytes=0 if keeps_all else workspace_bytes,
             tiers=tiers,
+            sparse=None if self._store.sparse is None else self._store.sparse.counts,
         )
 
     def close(self) -> None:
@@ -267,6 +299,22 @@ class SpecKVCache(Cache):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _sparse(backing: Backing, store: Store) -> Sparse:
+    shape, config = backing.shape, backing.config
+    chooser = Chooser(
+        shape.layers,
+        shape.heads,
+        shape.head_dim,
+        config.block_tokens,
+        config.recent,
+        config.budget,
+        config.least_blocks,
+        config.fit_layers,
+    )
+    states: list[State | None] = [None] * shape.layers
+    return Sparse(chooser, store.tiers, store.workspaces[0], config.ahead, states)
 
 
 def _ratio(full: int, part: int) -> float:

@@ -67,6 +67,38 @@ def test_raw_changes_nothing(evaluated):
     assert figures["raw_fallbacks"] == 0
 
 
+def test_sparse_attention_beside_dense(evaluated):
+    """All blocks are dense attention. A quarter would be 6 of 26: at least 16 are read."""
+    ran = evaluated(
+        "--context", 400, "--prefill", 380, "--max-tokens", 60, "--scheme", "raw",
+        "--attention", "sparse", "--budget", 1, "--budget", 0.25,
+    )  # fmt: skip
+    dense, whole, few = ran.figures["results"]
+    assert [r["name"] for r in (dense, whole, few)] == ["raw", "raw sparse 1", "raw sparse 0.25"]
+    assert dense["tokens"] == whole["tokens"] == few["tokens"] == 4 * 19
+    assert dense["kl_nats"] == 0
+    assert whole["kl_nats"] < 1e-6
+    assert few["kl_nats"] > whole["kl_nats"]
+    assert dense["read_percent"] == whole["read_percent"] == 100
+    assert 100 * 11 / 24 < few["read_percent"] < 100 * 13 / 22  # of 26 blocks 16; 4 of them exact
+    assert (ran.figures["block_tokens"], ran.figures["prefill"]) == (16, 380)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--budget", 0.25), "--budget is for --attention sparse"),
+        (("--attention", "sparse", "--budget", 0), "budget 0.0"),
+        (("--prefill", 199), "--prefill 199 is not within 0..198"),
+    ],
+)
+def test_options_that_do_not_fit(speckv, model_folder, text_file, options, message):
+    base = ("eval", "--model", model_folder, "--text", text_file, "--context", 200)
+    ran = speckv(*base, *options)
+    assert ran.code == 2
+    assert message in ran.err
+
+
 def test_the_seed_decides_which_text(evaluated):
     runs = [evaluated("--max-tokens", 300, "--seed", seed).figures for seed in (1, 1, 2)]
     assert runs[0] == runs[1]
