@@ -96,6 +96,11 @@ class Chooser:
         """Whether it knows of any sequence."""
         return bool(self._lanes)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the rankers hold."""
+        return sum(lane.ranker.nbytes for lane in self._lanes)
+
     def known(self, layer: int) -> int:
         """Positions whose keys this layer's rankers have seen."""
         return self._lengths[layer] if self._lanes else 0

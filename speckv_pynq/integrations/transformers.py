@@ -45,7 +45,7 @@ class CacheStats:
     tokens: of all rows, padding included; fp16_bytes: what they would take in all layers at two bytes a value.
     ratio_records: FP16 bytes of the coded blocks / bytes of their records. exact_bytes: sinks, recent
     windows and open runs.
-    held_bytes: L3 frames, exact_bytes and all metadata; ratio_held = fp16_bytes / held_bytes.
+    held_bytes: L3 frames, exact_bytes and all metadata, what sparse attention keeps of keys included; ratio_held = fp16_bytes / held_bytes.
     workspace_bytes: what attention reads, apart, like L1 and L2 (in `tiers`). Caches forked from one another share
     their tiers, and each reports them whole.
     """
@@ -267,6 +267,8 @@ class SpecKVCache(Cache):
         exact_bytes = sum(s.kept.nbytes + s.open.nbytes for s in states)
         own_bytes = sum(s.handles.nbytes for s in states)
         own_bytes += sum({id(s.layout): s.layout.nbytes for s in states}.values())
+        if self._store.sparse is not None:
+            own_bytes += self._store.sparse.chooser.nbytes
         held_bytes = tiers.l3_bytes + tiers.metadata_bytes + exact_bytes + own_bytes
         workspace_bytes = sum(workspace.nbytes for workspace in self._store.workspaces)
         keeps_all = self._backing.keeps_all

@@ -35,6 +35,11 @@ class KeyBounds:
         return rows, kv_heads, head_dim
 
     @property
+    def nbytes(self) -> int:
+        """Bytes held, room for growth included."""
+        return self._bounds.nbytes + self._halves.nbytes + self._open.nbytes
+
+    @property
     def blocks(self) -> int:
         """Those begun."""
         return -(-self.length // self.block_tokens)

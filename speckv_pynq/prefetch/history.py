@@ -20,6 +20,11 @@ class History:
     def __init__(self, rows: int) -> None:
         self.fast, self.slow, self.promised, self.latest = np.full((4, rows, 0), UNSEEN, np.float32)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(held.nbytes for held in vars(self).values())
+
     def resize(self, blocks: int) -> None:
         """Room for new blocks, of which nothing was seen; or the first `blocks` only."""
         new = max(0, blocks - self.fast.shape[1])

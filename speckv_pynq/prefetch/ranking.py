@@ -81,6 +81,11 @@ class Ranker:
     def rows(self) -> int:
         return len(self._first)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes held of all layers: what is kept of keys, and histories."""
+        return sum(part.nbytes for part in (*self._keys, *self._history))
+
     def blocks(self, layer: int) -> int:
         """Begun ones, the unfinished one included."""
         return self._keys[layer].blocks

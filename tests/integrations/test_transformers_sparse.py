@@ -313,3 +313,18 @@ def test_blocks_brought_up_ahead_change_nothing_but_where_they_come_from() -> No
         assert (stats.sparse.ahead > 0) == (stats.tiers.prefetched > 0) == ahead
         assert stats.tiers.hits_l2 <= stats.tiers.prefetched
     assert torch.equal(*results)
+
+
+def test_what_is_kept_of_keys_counts_as_held() -> None:
+    ids, held = prompt(1, 200), {}
+    for attention in ("dense", "sparse"):
+        made = own_model()
+        config = CacheConfig("raw", attention=attention, block_tokens=BLOCK)
+        with SpecKVCache.for_model(made, config) as cache:
+            logits(made, cache, ids)
+            held[attention] = cache.stats().held_bytes
+    blocks, text = 200 // BLOCK, made.config
+    heads = text.num_key_value_heads
+    head_dim = text.hidden_size // text.num_attention_heads
+    bounds_and_bits = 2 * 4 * head_dim + BLOCK * head_dim // 8
+    assert held["sparse"] - held["dense"] >= LAYERS * blocks * heads * bounds_and_bits
