@@ -84,7 +84,7 @@ class Ranker:
     @property
     def nbytes(self) -> int:
         """Bytes held of all layers: what is kept of keys, and histories."""
-        return sum(part.nbytes for part in (*self._keys, *self._history))
+        return sum(k.nbytes + h.nbytes for k, h in zip(self._keys, self._history, strict=True))
 
     def blocks(self, layer: int) -> int:
         """Begun ones, the unfinished one included."""
