@@ -46,8 +46,8 @@ class CacheStats:
     ratio_records: FP16 bytes of the coded blocks / bytes of their records. exact_bytes: sinks, recent
     windows and open runs.
     held_bytes: L3 frames, exact_bytes and all metadata, what sparse attention keeps of keys included; ratio_held =
-    fp16_bytes / held_bytes. workspace_bytes: what attention reads, apart, like L1 and L2 (in `tiers`). Caches forked from one
-    another share their tiers, and each reports them whole.
+    fp16_bytes / held_bytes. workspace_bytes: what attention reads, apart, like L1 and L2 (in `tiers`). Caches forked
+    from one another share their tiers, and each reports them whole.
     """
 
     tokens: int
