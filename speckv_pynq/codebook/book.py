@@ -13,12 +13,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from speckv_pynq import spec
+from speckv_pynq import spec, tensor_file
 from speckv_pynq.codebook.checks import check
 from speckv_pynq.codebook.image import image_of
 from speckv_pynq.codebook.parts import UNIT_SCALARS, Tables, Unit, unit_arrays
 from speckv_pynq.codebook.rows import pack_rows, unpack_rows
-from speckv_pynq.errors import CodebookError, DependencyMissing
+from speckv_pynq.errors import CodebookError
 
 FILE_FORMAT: Final = "speckv-codebook-1"
 _ROWS_OF_COMPONENTS, _COLUMNS_OF_COMPONENTS = ".analysis", ".synthesis"
@@ -57,7 +57,6 @@ class Codebook:
 
     def save(self, path: Path | str) -> None:
         """Writes a safetensors file."""
-        numpy = _safetensors()
         metadata = {
             **self.metadata,
             "format": FILE_FORMAT,
@@ -71,14 +70,14 @@ class Codebook:
             elif name.endswith(_COLUMNS_OF_COMPONENTS):
                 arrays |= {f"{name}.{part}": a for part, a in pack_rows(array.T).items()}
             else:
-                arrays[name] = np.ascontiguousarray(array)
-        numpy.save_file(arrays, str(path), metadata=metadata)
+                arrays[name] = array
+        tensor_file.save(path, arrays, metadata)
 
     @staticmethod
     def load(path: Path | str) -> Codebook:
         """Reads and checks a file that `save` wrote; CodebookError names what is wrong with it."""
         try:
-            metadata, arrays = _read(path)
+            metadata, arrays = tensor_file.read(path, CodebookError)
             if metadata.get("format") != FILE_FORMAT:
                 raise CodebookError(f"format {metadata.get('format')!r}, not {FILE_FORMAT!r}")
             units = tuple(
@@ -133,23 +132,3 @@ def _scalars(unit: Unit) -> dict[str, int]:
 def _typed(scalars: dict[str, int]) -> dict[str, Any]:
     flags = {name: bool(scalars[name]) for name in ("apart", "interleaved")}
     return {**scalars, "kinds": spec.Kind(scalars["kinds"]), **flags}
-
-
-def _safetensors() -> Any:
-    try:
-        import safetensors.numpy
-    except ImportError as error:
-        raise DependencyMissing("codebooks need safetensors: pip install safetensors") from error
-    return safetensors.numpy
-
-
-def _read(path: Path | str) -> tuple[dict[str, str], dict[str, npt.NDArray[Any]]]:
-    _safetensors()
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), "numpy") as file:
-            names = list(file.keys())
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError) as error:
-        raise CodebookError(f"not a readable safetensors file: {error}") from error

@@ -19,8 +19,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from speckv_pynq import spec
-from speckv_pynq.errors import DependencyMissing, PredictorError
+from speckv_pynq import spec, tensor_file
+from speckv_pynq.errors import PredictorError
 
 FILE_FORMAT: Final = "speckv-predictor-1"
 GATES: Final = 4  # input, forget, cell, output, in this order
@@ -103,26 +103,26 @@ class Predictor:
 
     def save(self, path: Path | str) -> None:
         """Writes a safetensors file; two codes stand in a byte, the even column in its low half."""
-        arrays = {name: np.ascontiguousarray(a) for name, a in self._arrays().items()}
+        arrays = self._arrays()
         codes = (arrays.pop("codes") & 15).astype(np.uint8)
         if len(self.class_rows) < 256:
             arrays["classes"] = self.classes.astype(np.uint8)
         arrays["packed_codes"] = codes[:, 0::2] | codes[:, 1::2] << 4
-        arrays["input_first"] = np.ascontiguousarray(self.input[0, :, :RANK])
-        arrays["input_second"] = np.ascontiguousarray(arrays.pop("input")[1])
+        arrays["input_first"] = self.input[0, :, :RANK]
+        arrays["input_second"] = arrays.pop("input")[1]
         metadata = {
             **self.metadata,
             "format": FILE_FORMAT,
             "fingerprint": f"{self.fingerprint:016x}",
             "opened": json.dumps(self.opened),
         }
-        _safetensors().save_file(arrays, str(path), metadata=metadata)
+        tensor_file.save(path, arrays, metadata)
 
     @staticmethod
     def load(path: Path | str) -> Predictor:
         """Reads and checks a file that `save` wrote; PredictorError names what is wrong with it."""
         try:
-            metadata, arrays = _read(path)
+            metadata, arrays = tensor_file.read(path, PredictorError)
             if metadata.get("format") != FILE_FORMAT:
                 raise PredictorError(f"format {metadata.get('format')!r}, not {FILE_FORMAT!r}")
             found = _of_file(metadata, arrays)
@@ -203,23 +203,3 @@ def _check(p: Predictor) -> None:
         raise PredictorError(
             f"{p.class_sizes[-1]} tokens are always scored, fewer than {spec.PREDICTOR_TOP}"
         )
-
-
-def _safetensors() -> Any:
-    try:
-        import safetensors.numpy
-    except ImportError as error:
-        raise DependencyMissing("predictors need safetensors: pip install safetensors") from error
-    return safetensors.numpy
-
-
-def _read(path: Path | str) -> tuple[dict[str, str], dict[str, npt.NDArray[Any]]]:
-    _safetensors()
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), "numpy") as file:
-            names = list(file.keys())
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError) as error:
-        raise PredictorError(f"not a readable safetensors file: {error}") from error
