@@ -212,4 +212,5 @@ def test_this_file_reaches_every_status() -> None:
     reached = {status for _, status, *_ in DESCRIPTOR_FAULTS + COMPRESS_FAULTS}
     reached |= {status for _, _, status in HEADER_FAULTS}
     reached |= {Status.OK, Status.ABI_MISMATCH, Status.BAD_CRC, Status.BAD_PAYLOAD}
-    assert reached == set(Status)
+    of_prediction = {Status.PREDICTOR_MISMATCH, Status.BAD_TOKEN, Status.BAD_STATE}
+    assert reached == set(Status) - of_prediction  # those: test_prefetch.py
