@@ -17,11 +17,16 @@ struct KltDecodeWork {
   uint16_t words[MAX_VALUES];
   uint8_t symbols[MAX_VALUES];  // (components, tokens)
   uint8_t side[SEED_BYTES + SPECKV_MAX_BLOCK_BYTES];
-  int16_t q[MAX_PADDED];       // (tokens, components of all transforms, each padded to the unit's width)
+  // (tokens, components of all transforms, each padded to the unit's width); for products of pairs
+  // (components, tokens)
+  int16_t q[MAX_PADDED];
   int32_t values[MAX_VALUES];  // fixed point, (tokens, channels)
   uint32_t used[MAX_TRANSFORMS][MAX_TILES];  // components up to the last that is not zero
 #ifndef __SYNTHESIS__
   float scale[MAX_INPUTS];
+#endif
+#ifdef SPECKV_KLT_NATIVE
+  PairWork pairs;
 #endif
 };
 
@@ -117,10 +122,20 @@ struct KltFaults {
   int32_t value, limit;
 };
 
+// Whether products are those of klt_mac_native.hpp.
+SPECKV_INLINE bool multiplies_pairs() {
+#ifdef SPECKV_KLT_NATIVE
+  return mac_has_native();
+#else
+  return false;
+#endif
+}
+
 // Symbols and side information to values, where the inverse transform reads them.
 SPECKV_INLINE KltFaults klt_values(const Geometry& g, const Unit& u, uint32_t raw_bytes, uint32_t escapes,
                                    KltDecodeWork& w) {
-  const uint32_t stride = u.transforms * u.width;
+  const bool pairs = multiplies_pairs();
+  const uint32_t stride = pairs ? 1 : u.transforms * u.width;
   KltFaults f = {0, false, 0, 0};
   uint32_t k = 0, side = 0;
 TRANSFORMS:
@@ -151,7 +166,7 @@ TRANSFORMS:
           ++f.escapes;
         }
       }
-      int16_t* q = w.q + j * u.width + (k - first);
+      int16_t* q = pairs ? w.q + k * g.tokens : w.q + j * u.width + (k - first);
       const int32_t limit = w.tables.limit.data[k];
     STORE:
       for (uint32_t t = 0; t < g.tokens; ++t) {
@@ -168,7 +183,7 @@ TRANSFORMS:
         f.limit = limit;
         f.beyond = true;
       }
-      if (most == 0) continue;
+      if (most == 0 || pairs) continue;
     USED:
       for (uint32_t t = 0; t < g.tokens; t += TILE) {
         int32_t any = 0;
@@ -177,16 +192,44 @@ TRANSFORMS:
       }
     }
   PADDING:
-    for (uint32_t t = 0; t < g.tokens; ++t) {
+    for (uint32_t t = 0; t < g.tokens && !pairs; ++t) {
       for (uint32_t i = end - first; i < u.width; ++i) w.q[t * stride + j * u.width + i] = 0;
     }
   }
   return f;
 }
 
+#ifdef SPECKV_KLT_NATIVE
+SPECKV_INLINE void klt_synthesise_native(const Geometry& g, const ap_uint<512>* image, const Unit& u,
+                                         KltDecodeWork& w) {
+  const auto* rows = reinterpret_cast<const int16_t*>(image + u.synthesis);
+  lay_out_tiles(g.tokens, u.each / 2, w.pairs);
+  for (uint32_t j = 0, k = 0; j < u.transforms; ++j) {
+    const uint32_t rank = w.tables.ranks.data[j];
+    for (uint32_t t = 0; t < g.tokens / TILE_TOKENS; ++t) {
+      pairs_of_components(w.q + k * g.tokens + t * TILE_TOKENS, g.tokens, rank, w.pairs.tiles[t]);
+    }
+    mac_pairs(rows + uint64_t(j) * u.each * u.width, u.width, u.each, w.pairs.tiles, g.tokens, w.pairs.sums);
+    for (uint32_t i = 0; i < u.each; i += 8) {
+      const uint32_t c = j * u.each + i;
+      ChannelRounding rounding[8];
+      for (uint32_t r = 0; r < 8; ++r) {
+        const uint32_t shift = bounded_shift(w.out_shift.data[c + r]);
+        rounding[r] = ChannelRounding{int32_t((1u << shift) >> 1), w.tables.mean.data[c + r], shift};
+      }
+      finish_channels(w.pairs.sums + i * g.tokens, g.tokens, rounding, FIXED_MAX, w.values + c, u.inputs);
+    }
+    k += rank;
+  }
+}
+#endif
+
 // Fixed-point values of all channels; products with trailing zero components are left out.
 SPECKV_INLINE void klt_synthesise(const Geometry& g, const ap_uint<512>* image, const Unit& u,
                                   KltDecodeWork& w) {
+#ifdef SPECKV_KLT_NATIVE
+  if (mac_has_native()) return klt_synthesise_native(g, image, u, w);
+#endif
   const uint32_t stride = u.transforms * u.width;
   int32_t out[MAC_ROWS * TILE];
 TRANSFORMS:

@@ -24,6 +24,9 @@ struct KltEncodeWork {
   uint16_t words[MAX_VALUES + 1];
   uint8_t side[MAX_VALUES / 8 * MAX_RAW_BITS + 2 * (MAX_ESCAPES + MAX_TOKENS)];
   int16_t escaped[MAX_ESCAPES + MAX_TOKENS];
+#ifdef SPECKV_KLT_NATIVE
+  PairWork pairs;
+#endif
 };
 
 SPECKV_INLINE void load_encode_tables(const ap_uint<512>* image, const Unit& u, KltEncodeWork& w) {
@@ -122,8 +125,34 @@ TOKENS:
   return excess;
 }
 
+#ifdef SPECKV_KLT_NATIVE
+SPECKV_INLINE bool klt_analyse_native(const Geometry& g, const ap_uint<512>* image, const Unit& u,
+                                      KltEncodeWork& w) {
+  const uint32_t stride = u.transforms * u.row;
+  const auto* rows = reinterpret_cast<const int16_t*>(image + u.analysis);
+  int32_t excess = 0;
+  lay_out_tiles(g.tokens, u.each / 2, w.pairs);
+  for (uint32_t j = 0, k = 0; j < u.transforms; ++j) {
+    const uint32_t rank = w.tables.ranks.data[j];
+    for (uint32_t t = 0; t < g.tokens / TILE_TOKENS; ++t) {
+      pairs_of_inputs(w.x + t * TILE_TOKENS * stride + j * u.row, stride, u.each, w.pairs.tiles[t]);
+    }
+    mac_pairs(rows + uint64_t(k) * u.row, u.row, rank, w.pairs.tiles, g.tokens, w.pairs.sums);
+    for (uint32_t r = 0; r < rank; ++r, ++k) {
+      const int32_t* sums = w.pairs.sums + r * g.tokens;
+      const int32_t over = quantise_component(w, k, g.tokens, sums, w.q + k * g.tokens);
+      excess = over > excess ? over : excess;
+    }
+  }
+  return excess == 0;
+}
+#endif
+
 SPECKV_INLINE bool klt_analyse(const Geometry& g, const ap_uint<512>* image, const Unit& u,
                                KltEncodeWork& w) {
+#ifdef SPECKV_KLT_NATIVE
+  if (mac_has_native()) return klt_analyse_native(g, image, u, w);
+#endif
   const uint32_t stride = u.transforms * u.row;
   int32_t sums[MAC_ROWS][MAX_TOKENS], out[MAC_ROWS * TILE], excess = 0;
   uint32_t k = 0;
