@@ -3,6 +3,9 @@
 #include "speckv/int4_decode.hpp"
 #include "speckv/klt.hpp"
 #include "speckv/rans.hpp"
+#ifndef __SYNTHESIS__
+#include "speckv/rans_native.hpp"
+#endif
 
 namespace speckv {
 inline namespace SPECKV_VARIANT {
@@ -84,6 +87,12 @@ WORDS:
 #else
   stream = reinterpret_cast<const uint16_t*>(payload[STATE_BYTES / BEAT_BYTES]);
 #endif
+#ifdef SPECKV_RANS_NATIVE
+  const bool native = rans_has_native();
+  const auto decode_component = rans_has_avx512() ? decode_component_avx512 : decode_component_avx2;
+  WordStream words_of;
+  open_stream(stream, words, words_of);
+#endif
 COMPONENTS:
   for (uint32_t k = 0, lane = 0; k < u.rank; ++k) {
 #pragma HLS LOOP_TRIPCOUNT min = 32 max = 4096
@@ -91,6 +100,13 @@ COMPONENTS:
     const uint8_t* symbol_at = w.symbol_at.data + id * SLOT_COUNT;
     const uint32_t* codes = w.tables.codes.data + id * SYMBOLS;
     uint8_t* symbols = w.symbols + k * g.tokens;
+#ifdef SPECKV_RANS_NATIVE
+    if (native) {
+      decode_component(r, words_of, SymbolTables{symbol_at, codes}, lane, g.tokens, symbols);
+      lane = (lane + g.tokens) % ENTROPY_LANES;
+      continue;
+    }
+#endif
   TOKENS:
     for (uint32_t t = 0; t < g.tokens; t += HALF_ROUND) {
       rans_symbols(r, lane, HALF_ROUND, symbol_at, codes, stream, symbols + t);
