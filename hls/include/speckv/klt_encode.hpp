@@ -2,6 +2,9 @@
 #pragma once
 #include "speckv/klt.hpp"
 #include "speckv/rans.hpp"
+#ifndef __SYNTHESIS__
+#include "speckv/klt_symbols_native.hpp"
+#endif
 
 namespace speckv {
 inline namespace SPECKV_VARIANT {
@@ -21,7 +24,7 @@ struct KltEncodeWork {
   int16_t x[MAX_PADDED];       // inputs, (tokens, columns)
   int16_t q[MAX_VALUES];       // (components, tokens)
   uint32_t codes[MAX_VALUES];  // of symbols, in their order
-  uint16_t words[MAX_VALUES + 1];
+  uint16_t words[MAX_VALUES + 8];  // natively 8 are written at a time
   uint8_t side[MAX_VALUES / 8 * MAX_RAW_BITS + 2 * (MAX_ESCAPES + MAX_TOKENS)];
   int16_t escaped[MAX_ESCAPES + MAX_TOKENS];
 #ifdef SPECKV_KLT_NATIVE
@@ -188,6 +191,17 @@ SPECKV_INLINE int32_t symbol_of(int32_t q, const Class& c) {
   return high < -c.half || high > c.half ? escape : symbol;
 }
 
+// Of one component under one class. cost: the class's.
+SPECKV_INLINE uint32_t cost_of(const int16_t* q, uint32_t tokens, const Class& c, const uint16_t* cost) {
+#ifdef SPECKV_RANS_NATIVE
+  if (rans_has_native()) return cost_native(q, tokens, c.raw_bits, c.half, cost);
+#endif
+  uint32_t sum = 0;
+TOKENS:
+  for (uint32_t t = 0; t < tokens; ++t) sum += cost[symbol_of(q[t], c)];
+  return sum;
+}
+
 // Step 5. A class that several sets give a component is added up once.
 SPECKV_INLINE uint32_t choose_set(const Geometry& g, const Unit& u, const KltEncodeWork& w) {
   uint64_t total[TABLE_SETS] = {};
@@ -201,10 +215,7 @@ COMPONENTS:
       const uint32_t id = class_id(u, w.class_of.data[s * u.slots + k]);
       if (id != last) {
         const Class c = class_of(w.tables, id);
-        const uint16_t* cost = w.cost.data + id * SYMBOLS;
-        sum = 0;
-      TOKENS:
-        for (uint32_t t = 0; t < g.tokens; ++t) sum += cost[symbol_of(q[t], c)];
+        sum = cost_of(q, g.tokens, c, w.cost.data + id * SYMBOLS);
         last = id;
       }
       total[s] += sum;
@@ -245,8 +256,13 @@ COMPONENTS:
     const Class c = class_of(w.tables, id);
     const int16_t* q = w.q + k * g.tokens;
     const uint32_t *codes = w.tables.codes.data + id * SYMBOLS, escape = uint32_t(2 * c.half + 1);
+    uint32_t first = 0;
+#ifdef SPECKV_RANS_NATIVE
+    uint32_t* to = w.codes + k * g.tokens;
+    if (rans_has_native() && !codes_native(q, g.tokens, c.raw_bits, c.half, codes, to)) first = g.tokens;
+#endif
   TOKENS:
-    for (uint32_t t = 0; t < g.tokens; ++t) {
+    for (uint32_t t = first; t < g.tokens; ++t) {  // natively only where there is an escape
       const uint32_t symbol = uint32_t(symbol_of(q[t], c));
       const uint32_t code = codes[symbol];
       w.codes[k * g.tokens + t] = frequency_of(code) ? code : code | 1;  // of an unchecked codebook: no zero
@@ -256,6 +272,14 @@ COMPONENTS:
     out.side_bytes += put_raw(q, g.tokens, c.raw_bits, w.side + out.side_bytes);
   }
   return out;
+}
+
+SPECKV_INLINE uint32_t encode_words(const uint32_t* codes, uint32_t count, uint32_t state[ENTROPY_LANES],
+                                    uint16_t* words_end) {
+#ifdef SPECKV_RANS_NATIVE
+  if (rans_has_native()) return rans_encode_native(codes, count, state, words_end);
+#endif
+  return rans_encode(codes, count, state, words_end);
 }
 
 // States, words, and what of the side information has no room in the states.
@@ -274,8 +298,8 @@ ZEROS:
   uint32_t state[ENTROPY_LANES];
 SEEDS:
   for (uint32_t l = 0; l < ENTROPY_LANES; ++l) state[l] = STATE_LOW + get_field<uint16_t>(w.side, 2 * l);
-  uint16_t* end = w.words + MAX_VALUES + 1;
-  const uint32_t words = rans_encode(w.codes, u.rank * g.tokens, state, end);
+  uint16_t* end = w.words + MAX_VALUES + 8;
+  const uint32_t words = encode_words(w.codes, u.rank * g.tokens, state, end);
   const uint32_t rest = s.side_bytes > SEED_BYTES ? s.side_bytes - SEED_BYTES : 0;
   const uint32_t bytes = STATE_BYTES + 2 * words + rest;
   if (bytes >= limit_bytes) return Coded{false, 0, 0};

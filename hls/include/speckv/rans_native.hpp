@@ -173,7 +173,10 @@ static inline bool rans_has_avx512() {
   return has;
 }
 
-static inline bool rans_has_native() { return mac_has_native() && __builtin_cpu_supports("popcnt"); }
+static inline bool rans_has_native() {
+  static const bool has = mac_has_native() && __builtin_cpu_supports("popcnt");
+  return has;
+}
 
 }  // namespace SPECKV_VARIANT
 }  // namespace speckv
