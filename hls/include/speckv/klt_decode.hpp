@@ -23,7 +23,7 @@ struct KltDecodeWork {
   // (tokens, components of all transforms, each padded to the unit's width); for products of pairs
   // (components, tokens)
   int16_t q[MAX_PADDED];
-  int32_t values[MAX_VALUES];  // fixed point, (tokens, channels)
+  int32_t values[MAX_VALUES];                // fixed point, (tokens, channels)
   uint32_t used[MAX_TRANSFORMS][MAX_TILES];  // components up to the last that is not zero
 #ifndef __SYNTHESIS__
   float scale[MAX_INPUTS];

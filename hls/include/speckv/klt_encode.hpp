@@ -20,10 +20,10 @@ struct KltEncodeWork {
   Section<uint16_t, MAX_CLASSES * SYMBOLS> cost;
   Rows rows;
   Angles angles;
-  int32_t line[MAX_INPUTS];    // fixed-point values of a segment of one token
-  int16_t x[MAX_PADDED];       // inputs, (tokens, columns)
-  int16_t q[MAX_VALUES];       // (components, tokens)
-  uint32_t codes[MAX_VALUES];  // of symbols, in their order
+  int32_t line[MAX_INPUTS];        // fixed-point values of a segment of one token
+  int16_t x[MAX_PADDED];           // inputs, (tokens, columns)
+  int16_t q[MAX_VALUES];           // (components, tokens)
+  uint32_t codes[MAX_VALUES];      // of symbols, in their order
   uint16_t words[MAX_VALUES + 8];  // natively 8 are written at a time
   uint8_t side[MAX_VALUES / 8 * MAX_RAW_BITS + 2 * (MAX_ESCAPES + MAX_TOKENS)];
   int16_t escaped[MAX_ESCAPES + MAX_TOKENS];

@@ -1,6 +1,6 @@
-// klt's products for hosts: pairs of values of 16 tokens against one factor pair of each of several rows, sums
-// kept in registers. Chosen at run time: AVX2, or AVX-512 that multiplies and adds in one instruction. Never
-// seen by HLS; tests compare both with the reference.
+// klt's products for hosts: pairs of values of 16 tokens against one factor pair of each of several rows,
+// sums kept in registers. Chosen at run time: AVX2, or AVX-512 that multiplies and adds in one instruction.
+// Never seen by HLS; tests compare both with the reference.
 #pragma once
 #include "speckv/mac_native.hpp"
 
@@ -87,15 +87,19 @@ __attribute__((target("avx2"))) static inline void mac_tile_avx2(const int16_t* 
                                                                  const PairTile& tile, uint32_t tokens,
                                                                  int32_t* sums) {
   __m256i low[ROWS], high[ROWS];
+  const int16_t* row[ROWS];
 #pragma GCC unroll 8
-  for (uint32_t r = 0; r < ROWS; ++r) low[r] = high[r] = _mm256_setzero_si256();
+  for (uint32_t r = 0; r < ROWS; ++r) {
+    low[r] = high[r] = _mm256_setzero_si256();
+    row[r] = rows + uint64_t(r) * columns;
+  }
   const auto* values = reinterpret_cast<const __m256i*>(tile.values);
   for (uint32_t i = 0; i < tile.count; ++i) {
     const __m256i x = _mm256_loadu_si256(values + 2 * i), y = _mm256_loadu_si256(values + 2 * i + 1);
-    const int16_t* at = rows + 2 * tile.which[i];
+    const uint64_t at = 2 * uint64_t(tile.which[i]);
 #pragma GCC unroll 8
     for (uint32_t r = 0; r < ROWS; ++r) {
-      const __m256i factors = mac_broadcast(reinterpret_cast<const uint8_t*>(at + r * columns));
+      const __m256i factors = mac_broadcast(reinterpret_cast<const uint8_t*>(row[r] + at));
       low[r] = _mm256_add_epi32(low[r], _mm256_madd_epi16(factors, x));
       high[r] = _mm256_add_epi32(high[r], _mm256_madd_epi16(factors, y));
     }
@@ -129,22 +133,22 @@ __attribute__((target("avx512f,avx512bw,avx512vnni"))) static inline void mac_ti
 
 // All rows against all tiles: sums (rows, tokens). The last group of rows begins early: some sums are made
 // twice.
-#define SPECKV_MAC_PAIRS(name, isa, tile_of, GROUP)                                                         \
-  __attribute__((target(isa))) static void name(const int16_t* rows, uint32_t columns, uint32_t count,      \
-                                                const PairTile* tiles, uint32_t tokens, int32_t* sums) {    \
-    const uint32_t group = count < GROUP ? 1 : GROUP;                                                       \
-    for (uint32_t k = 0; k < count; k += group) {                                                           \
-      const uint32_t r = k + group > count ? count - group : k;                                             \
-      for (uint32_t t = 0; t < tokens / TILE_TOKENS; ++t) {                                                 \
-        const int16_t* from = rows + r * columns;                                                           \
-        int32_t* to = sums + r * tokens + t * TILE_TOKENS;                                                  \
-        if (group == 1) {                                                                                   \
-          tile_of<1>(from, columns, tiles[t], tokens, to);                                                  \
-        } else {                                                                                            \
-          tile_of<GROUP>(from, columns, tiles[t], tokens, to);                                              \
-        }                                                                                                   \
-      }                                                                                                     \
-    }                                                                                                       \
+#define SPECKV_MAC_PAIRS(name, isa, tile_of, GROUP)                                                      \
+  __attribute__((target(isa))) static void name(const int16_t* rows, uint32_t columns, uint32_t count,   \
+                                                const PairTile* tiles, uint32_t tokens, int32_t* sums) { \
+    const uint32_t group = count < GROUP ? 1 : GROUP;                                                    \
+    for (uint32_t k = 0; k < count; k += group) {                                                        \
+      const uint32_t r = k + group > count ? count - group : k;                                          \
+      for (uint32_t t = 0; t < tokens / TILE_TOKENS; ++t) {                                              \
+        const int16_t* from = rows + r * columns;                                                        \
+        int32_t* to = sums + r * tokens + t * TILE_TOKENS;                                               \
+        if (group == 1) {                                                                                \
+          tile_of<1>(from, columns, tiles[t], tokens, to);                                               \
+        } else {                                                                                         \
+          tile_of<GROUP>(from, columns, tiles[t], tokens, to);                                           \
+        }                                                                                                \
+      }                                                                                                  \
+    }                                                                                                    \
   }
 SPECKV_MAC_PAIRS(mac_pairs_avx2, "avx2", mac_tile_avx2, 6)
 SPECKV_MAC_PAIRS(mac_pairs_avx512, "avx512f,avx512bw,avx512vnni", mac_tile_avx512, 16)

@@ -1,6 +1,6 @@
-// klt's symbols for hosts, 16 tokens of a component at a time: their cost under a class, their codes, and rANS
-// of 8 lanes at a time. Chosen at run time where there is AVX2. Never seen by HLS; tests compare both with the
-// reference.
+// klt's symbols for hosts, 16 tokens of a component at a time: their cost under a class, their codes, and
+// rANS of 8 lanes at a time. Chosen at run time where there is AVX2. Never seen by HLS; tests compare both
+// with the reference.
 #pragma once
 #include "speckv/rans_native.hpp"
 

@@ -1,6 +1,6 @@
-// rANS for hosts, half a round of 16 lanes at a time: AVX2, or AVX-512 in one vector, chosen at run time. Never
-// seen by HLS; tests compare both with the reference. A damaged stream reads what a scalar decoder would:
-// zeros beyond the last word.
+// rANS for hosts, half a round of 16 lanes at a time: AVX2, or AVX-512 in one vector, chosen at run time.
+// Never seen by HLS; tests compare both with the reference. A damaged stream reads what a scalar decoder
+// would: zeros beyond the last word.
 #pragma once
 #include "speckv/mac_native.hpp"
 #include "speckv/rans.hpp"
@@ -11,7 +11,8 @@ namespace speckv {
 inline namespace SPECKV_VARIANT {
 
 constexpr uint32_t HALF_LANES = ENTROPY_LANES / 2;
-static_assert(SPECKV_ENTROPY_SYMBOLS == 32 && ENTROPY_LANES == 32, "tables of 4 vectors, rounds of 4 vectors");
+static_assert(SPECKV_ENTROPY_SYMBOLS == 32 && ENTROPY_LANES == 32,
+              "tables of 4 vectors, rounds of 4 vectors");
 
 // By a mask of 8 lanes, bytes of 8 words: which go to the lanes of the mask (`spread`), or which of them are
 // gathered at the end (`gather`).
@@ -101,8 +102,7 @@ __attribute__((target("avx2"))) static inline void decode_8(const SymbolTables& 
   const __m256i code = codes_of(table, out.symbols);
   const __m256i frequency = _mm256_and_si256(code, _mm256_set1_epi32(0xFFFF));
   const __m256i rest = _mm256_sub_epi32(slot, _mm256_srli_epi32(code, 16));
-  const __m256i y =
-      _mm256_add_epi32(_mm256_mullo_epi32(frequency, _mm256_srli_epi32(x, ENTROPY_BITS)), rest);
+  const __m256i y = _mm256_add_epi32(_mm256_mullo_epi32(frequency, _mm256_srli_epi32(x, ENTROPY_BITS)), rest);
   const __m256i low = _mm256_cmpeq_epi32(_mm256_srli_epi32(y, 16), _mm256_setzero_si256());
   out.state = _mm256_sllv_epi32(y, _mm256_and_si256(low, _mm256_set1_epi32(16)));
   out.mask = uint32_t(_mm256_movemask_ps(_mm256_castsi256_ps(low)));
@@ -129,7 +129,8 @@ __attribute__((target("avx2,popcnt"))) static inline uint32_t half_round(const S
   take_words(words + first, b, state + 8);
   const __m256i words_16 = _mm256_packus_epi32(a.symbols, b.symbols);  // in the order 0 2 1 3 of fours
   const __m256i ordered = _mm256_permute4x64_epi64(words_16, 0xD8);
-  const __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(ordered), _mm256_extracti128_si256(ordered, 1));
+  const __m128i bytes =
+      _mm_packus_epi16(_mm256_castsi256_si128(ordered), _mm256_extracti128_si256(ordered, 1));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(symbols), bytes);
   return first + uint32_t(__builtin_popcount(b.mask));
 }
@@ -145,9 +146,11 @@ __attribute__((target("avx2,popcnt"))) static void decode_component_avx2(RansDec
   }
 }
 
-__attribute__((target("avx512f,popcnt"))) static void decode_component_avx512(
-    RansDecoder& r, const WordStream& s, const SymbolTables& t, uint32_t lane, uint32_t tokens,
-    uint8_t* symbols) {
+__attribute__((target("avx512f,popcnt"))) static void decode_component_avx512(RansDecoder& r,
+                                                                              const WordStream& s,
+                                                                              const SymbolTables& t,
+                                                                              uint32_t lane, uint32_t tokens,
+                                                                              uint8_t* symbols) {
   const __m512i low_codes = _mm512_loadu_si512(t.codes), high_codes = _mm512_loadu_si512(t.codes + 16);
   for (uint32_t i = 0; i < tokens; i += HALF_LANES, lane ^= HALF_LANES) {
     const __m512i x = _mm512_loadu_si512(r.state + lane);
