@@ -73,6 +73,33 @@ __attribute__((target("avx2"))) static bool codes_native(const int16_t* q, uint3
   return _mm_movemask_epi8(escaped) != 0;
 }
 
+// A component's values from its symbols and low bits, where none is escaped, beyond `limit` or in need of
+// more than 16 bits; false: what is written does not count.
+__attribute__((target("avx2"))) static bool values_native(const uint8_t* symbols, const uint8_t* raw,
+                                                          uint32_t tokens, uint32_t raw_bits, int32_t half,
+                                                          int32_t limit, int16_t* q) {
+  if ((half + 1) << raw_bits > INT16_MAX || limit < 0) return false;
+  const __m256i lane =
+      _mm256_setr_epi16(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, INT16_MIN);
+  const __m256i escape = _mm256_set1_epi16(int16_t(2 * half)), most = _mm256_set1_epi16(int16_t(limit));
+  const __m128i shift = _mm_cvtsi32_si128(int32_t(raw_bits));
+  __m256i beyond = _mm256_setzero_si256();
+  for (uint32_t t = 0; t < tokens; t += 16) {
+    const __m256i s = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(symbols + t)));
+    __m256i v = _mm256_sll_epi16(_mm256_sub_epi16(s, _mm256_set1_epi16(int16_t(half))), shift);
+    for (uint32_t bit = 0; bit < raw_bits; ++bit) {
+      int16_t plane;
+      __builtin_memcpy(&plane, raw + bit * (tokens / 8) + t / 8, 2);
+      const __m256i set = _mm256_cmpeq_epi16(_mm256_and_si256(_mm256_set1_epi16(plane), lane), lane);
+      v = _mm256_add_epi16(v, _mm256_and_si256(set, _mm256_set1_epi16(int16_t(1 << bit))));
+    }
+    beyond = _mm256_or_si256(beyond, _mm256_cmpgt_epi16(s, escape));
+    beyond = _mm256_or_si256(beyond, _mm256_cmpgt_epi16(_mm256_abs_epi16(v), most));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(q + t), v);
+  }
+  return _mm256_testz_si256(beyond, beyond) != 0;
+}
+
 // x / f, the float quotient corrected by one at most; x < f * 2^20 or f >= 4096, f below 2^16 and not zero.
 __attribute__((target("avx2"))) static inline __m256i divide_8(__m256i x, __m256i f, __m256i& remainder) {
   const __m256i one = _mm256_set1_epi32(1), low_half = _mm256_set1_epi32(0xFFFF);
