@@ -3,6 +3,9 @@
 #pragma once
 #include "speckv/codebook.hpp"
 #include "speckv/float_bits.hpp"
+#ifndef __SYNTHESIS__
+#include "speckv/klt_mac_native.hpp"
+#endif
 
 namespace speckv {
 inline namespace SPECKV_VARIANT {
@@ -197,6 +200,23 @@ OUT:
   for (uint32_t i = 0; i < MAC_ROWS * TILE; ++i) out[i] = sums[i];
 #endif
 }
+
+#ifdef SPECKV_KLT_NATIVE
+// One transform's products natively.
+struct PairWork {
+  int32_t values[MAX_VALUES / 2];
+  uint16_t which[MAX_TOKENS / TILE_TOKENS * (MAX_INPUTS / 2)];
+  int32_t sums[MAX_VALUES];  // (rows, tokens)
+  PairTile tiles[MAX_TOKENS / TILE_TOKENS];
+};
+
+// Room for `pairs` of them in each of the tiles; values * 2 and which fit any block that is checked.
+SPECKV_INLINE void lay_out_tiles(uint32_t tokens, uint32_t pairs, PairWork& w) {
+  for (uint32_t t = 0; t < tokens / TILE_TOKENS; ++t) {
+    w.tiles[t] = PairTile{w.values + t * pairs * TILE_TOKENS, w.which + t * pairs, 0};
+  }
+}
+#endif
 
 // ---- bytes of a payload
 
