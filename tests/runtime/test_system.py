@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,7 +103,12 @@ class SystemMachine(RuleBasedStateMachine):
             self.system.release(held.view)
         for request in self.requests:
             self.system.free(request)
-        stats = self.system.stats()
+        stats, deadline = self.system.stats(), time.monotonic() + 10
+        while (
+            stats.blocks and time.monotonic() < deadline
+        ):  # one on its way lives until its fetch ends
+            time.sleep(0.001)
+            stats = self.system.stats()
         assert (stats.requests, stats.blocks, stats.dirty_blocks, stats.leases) == (0, 0, 0, 0)
         assert stats.held_bytes[0] == stats.held_bytes[2] == stats.used_bytes[2] == 0
         assert stats.metadata_bytes < self.base_bytes + 2000
