@@ -68,7 +68,9 @@ void System::fetch_ahead(Lock& lock, const BlockKey& key) {
     failed(failure);
     l2_.give(slot, false);
   }
+  const bool freed_meanwhile = blocks_[index].references == 0;
   end_move(index);
+  if (freed_meanwhile) bury();  // as its free would have done: no frame stays behind
 }
 
 void System::end_threads() {

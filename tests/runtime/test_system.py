@@ -104,9 +104,8 @@ class SystemMachine(RuleBasedStateMachine):
         for request in self.requests:
             self.system.free(request)
         stats, deadline = self.system.stats(), time.monotonic() + 10
-        while (
-            stats.blocks and time.monotonic() < deadline
-        ):  # one on its way lives until its fetch ends
+        # A block on its way lives until its fetch ends.
+        while stats.blocks and time.monotonic() < deadline:
             time.sleep(0.001)
             stats = self.system.stats()
         assert (stats.requests, stats.blocks, stats.dirty_blocks, stats.leases) == (0, 0, 0, 0)
