@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,16 @@ def read(path: Path | str, error: type[SpeckvError]) -> tuple[dict[str, str], Ar
             return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as cause:
         raise error(f"not a readable safetensors file: {cause}") from cause
+
+
+def fingerprint(file_format: str, arrays: Mapping[str, npt.NDArray[Any]], more: str) -> int:
+    """64 bits of SHA-256 over the format, names, types and bytes of the arrays, and a text; never 0."""
+    digest = hashlib.sha256(file_format.encode())
+    for name, array in arrays.items():
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    digest.update(more.encode())
+    return int.from_bytes(digest.digest()[:8], "little") or 1
 
 
 def _safetensors() -> Any:

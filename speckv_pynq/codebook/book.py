@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -38,12 +37,8 @@ class Codebook:
     @cached_property
     def fingerprint(self) -> int:
         """64 bits of SHA-256 over everything but the metadata; never 0."""
-        digest = hashlib.sha256(FILE_FORMAT.encode())
-        for name, array in self._arrays().items():
-            digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-        digest.update(json.dumps([_scalars(u) for u in self.units]).encode())
-        return int.from_bytes(digest.digest()[:8], "little") or 1
+        scalars = json.dumps([_scalars(u) for u in self.units])
+        return tensor_file.fingerprint(FILE_FORMAT, self._arrays(), scalars)
 
     @cached_property
     def slots(self) -> dict[int, int]:

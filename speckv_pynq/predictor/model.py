@@ -8,7 +8,6 @@ the vocabulary.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -94,12 +93,7 @@ class Predictor:
     @cached_property
     def fingerprint(self) -> int:
         """64 bits of SHA-256 over everything but the metadata; never 0."""
-        digest = hashlib.sha256(FILE_FORMAT.encode())
-        for name, array in self._arrays().items():
-            digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-        digest.update(str(self.opened).encode())
-        return int.from_bytes(digest.digest()[:8], "little") or 1
+        return tensor_file.fingerprint(FILE_FORMAT, self._arrays(), str(self.opened))
 
     def save(self, path: Path | str) -> None:
         """Writes a safetensors file; two codes stand in a byte, the even column in its low half."""

@@ -4,6 +4,7 @@ reads, are damaged."""
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -24,40 +25,34 @@ COMMAND = [
 ]
 
 
-@pytest.mark.sanitizer
-@pytest.mark.requires("g++")
-def test_fuzz_decompress_finds_nothing(tmp_path: Path) -> None:
-    program = tmp_path / "fuzz_decompress"
-    sources = [*(HLS / "csim").glob("*.cpp"), *(HLS / "generated").glob("*.cpp")]
-    sources.append(HLS / "csim/fuzz/fuzz_decompress.cpp")
-    subprocess.run([*COMMAND, *map(str, sources), "-o", str(program)], check=True, timeout=150)
-    image = tmp_path / "codebook.image"
-    image.write_bytes(random_codebook(4, Shape(2, 64)).image)
+def fuzz(folder: Path, sources: Iterable[Path], image_bytes: bytes, iterations: int) -> None:
+    """Builds a harness with sanitizers and runs it on an image; fails where it finds anything."""
+    program, image = folder / "fuzz", folder / "image"
+    command = [*COMMAND, *map(str, sources), "-o", str(program)]
+    subprocess.run(command, check=True, timeout=150)
+    image.write_bytes(image_bytes)
     done = subprocess.run(
-        [str(program), str(ITERATIONS), "1", str(image)],
+        [str(program), str(iterations), "1", str(image)],
         check=False,
         capture_output=True,
         text=True,
         timeout=150,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    assert f"{ITERATIONS} iterations, no fault" in done.stdout
+    assert f"{iterations} iterations, no fault" in done.stdout
+
+
+@pytest.mark.sanitizer
+@pytest.mark.requires("g++")
+def test_fuzz_decompress_finds_nothing(tmp_path: Path) -> None:
+    sources = [*(HLS / "csim").glob("*.cpp"), *(HLS / "generated").glob("*.cpp")]
+    sources.append(HLS / "csim/fuzz/fuzz_decompress.cpp")
+    fuzz(tmp_path, sources, random_codebook(4, Shape(2, 64)).image, ITERATIONS)
 
 
 @pytest.mark.sanitizer
 @pytest.mark.requires("g++")
 def test_fuzz_prefetch_finds_nothing(tmp_path: Path) -> None:
-    program, image = tmp_path / "fuzz_prefetch", tmp_path / "predictor.image"
     names = ("csim/csim_prefetch.cpp", "generated/kv_prefetch.cpp", "csim/fuzz/fuzz_prefetch.cpp")
-    sources = [str(HLS / name) for name in names]
-    subprocess.run([*COMMAND, *sources, "-o", str(program)], check=True, timeout=150)
-    image.write_bytes(image_of(random_predictor(64, 9, 3, always=20)))
-    done = subprocess.run(
-        [str(program), str(STEPS), "1", str(image)],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=150,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert f"{STEPS} iterations, no fault" in done.stdout
+    image = image_of(random_predictor(64, 9, 3, always=20))
+    fuzz(tmp_path, [HLS / name for name in names], image, STEPS)
