@@ -33,6 +33,7 @@ def lint_stages() -> dict[str, list[str]]:
         "mypy": ["mypy", "--no-error-summary"],
         "import contracts": ["lint-imports", "--no-logo"],
         "clang-format": ["clang-format", "--dry-run", "-Werror", *cpp_files()],
+        "rtl lint": [sys.executable, "scripts/rtl_lint.py"],
         "generated files": [sys.executable, "hls/generate.py", "--check"],
     }
 
