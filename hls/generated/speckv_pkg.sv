@@ -36,7 +36,7 @@ package speckv_pkg;
   localparam int unsigned PredictorMaxClasses = 1024;
   localparam int unsigned PredictorMaxOpened = 8;
   localparam int unsigned PredictorMagic = 1347113043;
-  localparam int unsigned PredictorVersion = 1;
+  localparam int unsigned PredictorVersion = 2;
   localparam int unsigned PredictorBlock = 8;
   localparam int unsigned PredictorMaxCapacity = 16777216;
   localparam int unsigned RingSlots = 256;

@@ -25,17 +25,15 @@ def random_predictor(
     def rows(*shape: int) -> npt.NDArray[np.int8]:
         return np.clip(np.rint(rng.normal(0, spread, shape)), -127, 127).astype(np.int8)
 
-    weights = rows(2, GATES * HIDDEN, HIDDEN)
-    weights[0, :, RANK:] = 0
     of_class = np.full(vocabulary, classes)
     others = rng.permutation(vocabulary)[always or max(8, vocabulary // 3) :]
     of_class[others] = np.arange(len(others)) % classes
     x = (np.arange(PREDICTOR_SIGMOID) - PREDICTOR_SIGMOID // 2) / 128
     return Predictor(
-        input=weights,
-        recurrent=rows(2, GATES * HIDDEN, HIDDEN),
+        input=rows(2, GATES * HIDDEN, RANK),
+        recurrent=rows(2, GATES * HIDDEN, RANK),
         bias=rng.integers(-8192, 8193, (2, GATES * HIDDEN)).astype(np.int32),
-        projection=rows(RANK, HIDDEN),
+        projection=rows(2, RANK, HIDDEN),
         codes=rng.integers(-7, 8, (vocabulary, RANK)).astype(np.int8),
         scales=rng.integers(1, 19, vocabulary).astype(np.uint8),
         token_bias=rows(vocabulary),

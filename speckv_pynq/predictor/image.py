@@ -18,7 +18,7 @@ from speckv_pynq.predictor.model import HIDDEN, RANK, Predictor
 NO_TOKEN = 0xFFFFFFFF  # of a row that only fills its block up
 GROUP = 4  # inputs of a row that lie together
 LEAST_CAPACITY = spec.LINE_BYTES // 4  # a line of tokens
-_STATE_LINES = 1 + 2 * HIDDEN * 3 // spec.LINE_BYTES  # header; c, 16 bits; h, 8 bits
+_STATE_LINES = 1 + 2 * (2 * HIDDEN + RANK) // spec.LINE_BYTES  # header; c, 16 bits; p, 8 bits
 
 U32 = npt.NDArray[np.uint32]
 
@@ -80,13 +80,11 @@ def image_of(predictor: Predictor) -> bytes:
     scales, biases = (
         np.where(real, of[tokens], 0) for of in (predictor.scales, predictor.token_bias)
     )
-    second = np.concatenate([predictor.input[1], predictor.recurrent[1]], axis=1)
+    gates = np.concatenate([predictor.input, predictor.recurrent], axis=2)
     sections: list[npt.NDArray[Any]] = [
-        interleave(predictor.input[0, :, :RANK]),
-        interleave(predictor.recurrent[0]),
-        interleave(second),
+        interleave(gates.reshape(-1, 2 * RANK)),
         predictor.bias,
-        interleave(predictor.projection),
+        interleave(predictor.projection.reshape(-1, HIDDEN)),
         predictor.sigmoid,
         predictor.bonus,
         interleave(predictor.class_rows),

@@ -1,9 +1,9 @@
 """The parameters of the token predictor, in the fixed point of its kernel, and their file.
 
-A two-layer LSTM reads one token a step. Its state is projected to `RANK` numbers; a token's logit is their product
-with the token's row, the same row that the LSTM reads. Frequent tokens are always scored. The others stand in
-classes, and only those in the classes with the best class scores are scored: what a step costs is bounded, whatever
-the vocabulary.
+A two-layer LSTM reads one token a step. What a layer gives on, to itself and upwards, is projected to `RANK` numbers;
+a token's logit is the product of the last ones with the token's row, the same row that the LSTM reads. Frequent
+tokens are always scored. The others stand in classes, and only those in the classes with the best class scores are
+scored: what a step costs is bounded, whatever the vocabulary.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ import numpy.typing as npt
 from speckv_pynq import spec, tensor_file
 from speckv_pynq.errors import PredictorError
 
-FILE_FORMAT: Final = "speckv-predictor-1"
+FILE_FORMAT: Final = "speckv-predictor-2"
 GATES: Final = 4  # input, forget, cell, output, in this order
 HIDDEN, RANK = spec.PREDICTOR_HIDDEN, spec.PREDICTOR_RANK
+LSTM_MULTIPLY_ADDS: Final = 2 * (GATES * HIDDEN * 2 * RANK + RANK * HIDDEN)  # of a step
 ROW_LIMIT: Final = 127  # of every int8 parameter and activation
 
 I8 = npt.NDArray[np.int8]
@@ -34,9 +35,8 @@ U8 = npt.NDArray[np.uint8]
 class Predictor:
     """All parameters. V: tokens of the vocabulary, C: classes.
 
-    input, recurrent: (2, 4 * 128, 128) int8, weights in 2**-6; rows are gates in the order input, forget, cell,
-    output. Of input[0] only the first 64 columns count, the others are zero. bias: (2, 4 * 128) int32 in 2**-13.
-    projection: (64, 128) int8 in 2**-6.
+    input, recurrent: (2, 4 * 128, 64) int8, weights in 2**-6; rows are gates in the order input, forget, cell, output.
+    bias: (2, 4 * 128) int32 in 2**-13. projection: (2, 64, 128) int8 in 2**-6.
     codes: (V, 64) int8 of -7..7; scales: (V,) uint8 of 1..18. Their product is the token's row, in 2**-5.
     token_bias: (V,) int8 in 2**-3, added to the logit.
     class_rows: (C, 64) int8 in 2**-5; class_bias: (C,) int8 in 2**-3.
@@ -86,9 +86,7 @@ class Predictor:
         """The most multiply-accumulates of a step."""
         sizes = self.class_sizes
         scored = int(sizes[-1] + np.sort(sizes[:-1])[::-1][: self.opened].sum())
-        lstm = GATES * HIDDEN * (RANK + HIDDEN) + GATES * HIDDEN * 2 * HIDDEN
-        copied = spec.PREDICTOR_WALK
-        return lstm + RANK * HIDDEN + RANK * (scored + len(self.class_rows) + copied)
+        return LSTM_MULTIPLY_ADDS + RANK * (scored + len(self.class_rows) + spec.PREDICTOR_WALK)
 
     @cached_property
     def fingerprint(self) -> int:
@@ -102,8 +100,6 @@ class Predictor:
         if len(self.class_rows) < 256:
             arrays["classes"] = self.classes.astype(np.uint8)
         arrays["packed_codes"] = codes[:, 0::2] | codes[:, 1::2] << 4
-        arrays["input_first"] = self.input[0, :, :RANK]
-        arrays["input_second"] = arrays.pop("input")[1]
         metadata = {
             **self.metadata,
             "format": FILE_FORMAT,
@@ -143,12 +139,8 @@ def _of_file(metadata: Mapping[str, str], arrays: dict[str, npt.NDArray[Any]]) -
         raise PredictorError(f"packed_codes is {packed.dtype} {packed.shape}, not uint8 (V, 32)")
     halves = np.stack([packed & 15, packed >> 4], axis=-1).reshape(len(packed), -1)
     arrays["codes"] = ((halves ^ 8).astype(np.int8) - 8).astype(np.int8)
-    first, second = arrays.pop("input_first"), arrays.pop("input_second")
     if arrays["classes"].dtype == np.uint8:
         arrays["classes"] = arrays["classes"].astype(np.uint16)
-    both = np.zeros((2, *second.shape), np.int8)
-    both[0, :, :RANK], both[1] = first, second
-    arrays["input"] = both
     return Predictor(
         **{name: arrays[name] for name in _NAMES},
         opened=json.loads(metadata["opened"]),
@@ -162,10 +154,10 @@ def _check(p: Predictor) -> None:
     rows = GATES * HIDDEN
     lengths = spec.PREDICTOR_MATCH, spec.PREDICTOR_COUNT
     wanted: dict[str, tuple[type, tuple[int, ...], int, int]] = {
-        "input": (np.int8, (2, rows, HIDDEN), -ROW_LIMIT, ROW_LIMIT),
-        "recurrent": (np.int8, (2, rows, HIDDEN), -ROW_LIMIT, ROW_LIMIT),
+        "input": (np.int8, (2, rows, RANK), -ROW_LIMIT, ROW_LIMIT),
+        "recurrent": (np.int8, (2, rows, RANK), -ROW_LIMIT, ROW_LIMIT),
         "bias": (np.int32, (2, rows), -(1 << 20), 1 << 20),
-        "projection": (np.int8, (RANK, HIDDEN), -ROW_LIMIT, ROW_LIMIT),
+        "projection": (np.int8, (2, RANK, HIDDEN), -ROW_LIMIT, ROW_LIMIT),
         "codes": (np.int8, (tokens, RANK), -7, 7),
         "scales": (np.uint8, (tokens,), 1, 18),
         "token_bias": (np.int8, (tokens,), -128, 127),

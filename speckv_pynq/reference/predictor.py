@@ -1,23 +1,23 @@
 """The token predictor, integer only: the oracle of kernel kv_prefetch.
 
-An LSTM with forget gates (Hochreiter and Schmidhuber 1997; Gers et al. 2000) that predicts tokens as the seed's
-Algorithm 1 asks. Numbers are fixed point, "in 2**-n" states the weight of a unit. round(x, n) is (x + 2**(n - 1)) >> n,
-an arithmetic shift: halves go up.
+An LSTM with forget gates (Hochreiter and Schmidhuber 1997; Gers et al. 2000), its output projected to fewer numbers
+(LSTMP, Sak et al. 2014, arXiv 1402.1128), that predicts tokens as the seed's Algorithm 1 asks. Numbers are fixed
+point, "in 2**-n" states the weight of a unit. round(x, n) is (x + 2**(n - 1)) >> n, an arithmetic shift: halves go
+up.
 
 A step, with the row x (int8, 2**-5) of the token:
-    gates of layer l, 2**-13: (input[0] @ x << 2), or input[1] @ h[0]; + recurrent[l] @ h[l] + bias[l]
+    gates of layer l, 2**-13: (input[l] @ below + recurrent[l] @ p[l] << 2) + bias[l]; below is x, then p[0]
     i, f, o = sigmoid(gate), g = tanh(gate), 2**-15
     c = sat16(round(f * c + (i * g >> 3), 15)), 2**-12
     h = sat8(round(o * tanh(c), 23)), 2**-7
-    u = sat8(round(projection @ h[1], 8)), 2**-5
-    logit = rows @ u + (token_bias << 7), 2**-10; class score likewise.
+    p[l] = sat8(round(projection[l] @ h, 8)), 2**-5
+    logit = rows @ p[1] + (token_bias << 7), 2**-10; class score likewise.
 sigmoid(x) is the table at round(x to 2**-7), clamped to the table; tanh(x) = 2 sigmoid(2x) - 2**15, with 2x rounded
 once. sat8 clamps to -127..127, sat16 to -32767..32767.
 
-Scored are: the tokens that are always scored, those of the `opened` classes with the best class scores (equal ones: the
-lower class), and those that followed the newest token earlier in the sequence (history.followers), whose logits get
-a bonus. The best are the predictions; of equal scores the lower token is better.
-"""
+Scored are: the tokens that are always scored, those of the `opened` classes with the best class scores (equal ones:
+the lower class), and those that followed the newest token earlier in the sequence (history.followers), whose logits
+get a bonus. The best are the predictions; of equal scores the lower token is better."""
 
 from __future__ import annotations
 
@@ -101,11 +101,11 @@ class History:
 
 @dataclass
 class State:
-    """Of one sequence: c, (2, 128) int64 in 2**-12; h, (2, 128) int64 in 2**-7; its history."""
+    """Of one sequence: c, (2, 128) int64 in 2**-12; p, (2, 64) int64 in 2**-5; its history."""
 
     history: History
     c: I64 = field(default_factory=lambda: np.zeros((2, HIDDEN), np.int64))
-    h: I64 = field(default_factory=lambda: np.zeros((2, HIDDEN), np.int64))
+    p: I64 = field(default_factory=lambda: np.zeros((2, RANK), np.int64))
 
 
 def step(
@@ -117,8 +117,7 @@ def step(
     _advance(model, state, token)
     state.history.push(token)
     followers = state.history.followers()
-    u = _projected(model, state)
-    scores = _scores(model, u, followers)
+    scores = _scores(model, state.p[1], followers)
     best = sorted(scores, key=lambda token: (-scores[token], token))[:top]
     nothing = 0, 0, NOWHERE
     out = []
@@ -148,21 +147,15 @@ def _advance(model: Predictor, state: State, token: int) -> None:
     """One step of both layers."""
     below = model.rows[token].astype(np.int64)
     for layer in (0, 1):
-        weights = model.input[layer].astype(np.int64)
-        gates = weights[:, :RANK] @ below << 2 if layer == 0 else weights @ below
-        gates = gates + model.recurrent[layer].astype(np.int64) @ state.h[layer] + model.bias[layer]
-        i, f, g, o = gates.reshape(4, HIDDEN)
+        sums = model.input[layer].astype(np.int64) @ below
+        sums += model.recurrent[layer].astype(np.int64) @ state.p[layer]
+        i, f, g, o = ((sums << 2) + model.bias[layer]).reshape(4, HIDDEN)
         kept = _sigmoid(model, f, 6) * state.c[layer]
         new = _sigmoid(model, i, 6) * _tanh(model, g, 6) >> 3
         c = np.clip(_rounded(kept + new, 15), -32767, 32767)
         h = np.clip(_rounded(_sigmoid(model, o, 6) * _tanh(model, c, 5), 23), -127, 127)
-        state.c[layer], state.h[layer] = c, h
-        below = h
-
-
-def _projected(model: Predictor, state: State) -> I64:
-    u = model.projection.astype(np.int64) @ state.h[1]
-    return np.clip(_rounded(u, 8), -127, 127)
+        below = np.clip(_rounded(model.projection[layer].astype(np.int64) @ h, 8), -127, 127)
+        state.c[layer], state.p[layer] = c, below
 
 
 def _scores(model: Predictor, u: I64, followers: dict[int, tuple[int, int, int]]) -> dict[int, int]:

@@ -10,7 +10,6 @@ import torch
 
 from speckv_pynq import spec
 from speckv_pynq.predictor import Predictor
-from speckv_pynq.predictor.model import GATES, HIDDEN, RANK
 from speckv_pynq.training import network as net
 
 GATE_UNIT = 2.0**-13
@@ -25,17 +24,16 @@ def predictor_of(
     """Every number rounded to the nearest that fixed point has."""
     scales = net.row_scales(network.rows)
     codes = (network.rows / (scales * net.ROW_UNIT)).round()
-    lstm = {name: w.detach() for name, w in network.lstm.named_parameters()}
-    weights = np.zeros((2, GATES * HIDDEN, HIDDEN), np.int8)
-    weights[0, :, :RANK] = _int8(lstm["weight_ih_l0"], net.WEIGHT_UNIT)
-    weights[1] = _int8(lstm["weight_ih_l1"], net.WEIGHT_UNIT)
-    recurrent = [_int8(lstm[f"weight_hh_l{i}"], net.WEIGHT_UNIT) for i in (0, 1)]
-    bias = [lstm[f"bias_ih_l{i}"] + lstm[f"bias_hh_l{i}"] for i in (0, 1)]
+
+    def weights(name: str) -> npt.NDArray[np.int8]:
+        return np.stack([_int8(getattr(layer, name), net.WEIGHT_UNIT) for layer in network.layers])
+
+    bias = [layer.bias_ih_l0 + layer.bias_hh_l0 for layer in network.layers]
     return Predictor(
-        input=weights,
-        recurrent=np.stack(recurrent),
+        input=weights("weight_ih_l0"),
+        recurrent=weights("weight_hh_l0"),
         bias=np.stack([_fixed(b, GATE_UNIT, 1 << 20).astype(np.int32) for b in bias]),
-        projection=_int8(network.projection, net.WEIGHT_UNIT),
+        projection=weights("weight_hr_l0"),
         codes=_fixed(codes, 1, net.CODE_LIMIT).astype(np.int8),
         scales=scales[:, 0].cpu().numpy().astype(np.uint8),
         token_bias=_int8(network.token_bias, net.BIAS_UNIT),

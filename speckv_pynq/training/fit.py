@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -63,8 +64,10 @@ def train(
     torch.manual_seed(settings.seed)
     text, parts = split(tokens, vocabulary), plan(vocabulary, settings.always)
     run = _Run(text, vocabulary, parts, settings, report, compute)
-    run.train()
-    bonus = copying.fit_bonus(run.network, text.held_out, compute)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "LSTM with projections")  # torch: slower on a CPU
+        run.train()
+        bonus = copying.fit_bonus(run.network, text.held_out, compute)
     predictor = export.predictor_of(run.network, run.classes, parts.opened, bonus)
     stated = {
         **(metadata or {}),
@@ -170,7 +173,7 @@ class _Run:
             self._optimizer.zero_grad(set_to_none=True)
             rows = self.network.fixed_rows()
             encoded, state = self.network.encode(rows, tokens, state)
-            state = (state[0].detach(), state[1].detach())
+            state = tuple((given.detach(), cells.detach()) for given, cells in state)
             loss, nats = self._loss(rows, encoded, following)
             loss.backward()
             nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)

@@ -12,6 +12,8 @@ WEIGHT_UNIT, ROW_UNIT, BIAS_UNIT = 2.0**-6, 2.0**-5, 2.0**-3
 WEIGHT_LIMIT, ROW_LIMIT = 127 * WEIGHT_UNIT, 126 * ROW_UNIT
 CODE_LIMIT, MOST_SCALE = 7, 18
 
+State = tuple[tuple[torch.Tensor, torch.Tensor], ...]  # of each layer: what it gives on, its cells
+
 
 def row_scales(rows: torch.Tensor) -> torch.Tensor:
     """(V, 1) whole numbers 1..18: the scale of each row whose codes of -7..7 reach its largest number."""
@@ -26,14 +28,15 @@ def rounded(x: torch.Tensor, unit: float | torch.Tensor, limit: int) -> torch.Te
 
 
 class TokenNetwork(nn.Module):
-    """Rows, LSTM, projection, biases and class rows; fake: compute with fixed-point weights."""
+    """Rows, LSTM layers with projections, biases and class rows; fake: compute with fixed-point weights."""
 
     def __init__(self, vocabulary: int, classes: int) -> None:
         super().__init__()
         self.rows = nn.Parameter(torch.randn(vocabulary, RANK) * 0.5)
         self.token_bias = nn.Parameter(torch.zeros(vocabulary))
-        self.lstm = nn.LSTM(RANK, HIDDEN, num_layers=2, batch_first=True)
-        self.projection = nn.Parameter(torch.randn(RANK, HIDDEN) * HIDDEN**-0.5)
+        self.layers = nn.ModuleList(
+            nn.LSTM(RANK, HIDDEN, proj_size=RANK, batch_first=True) for _ in range(2)
+        )
         self.class_rows = nn.Parameter(torch.randn(classes, RANK) * 0.5)
         self.class_bias = nn.Parameter(torch.zeros(classes))
         self.fake = False
@@ -48,21 +51,19 @@ class TokenNetwork(nn.Module):
         self,
         rows: torch.Tensor,
         tokens: torch.Tensor,
-        state: tuple[torch.Tensor, torch.Tensor] | None,
-    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+        state: State | None,
+    ) -> tuple[torch.Tensor, State]:
         """(n, steps, 64) what rows are multiplied with after each token, and the state behind the last one."""
-        below = nn.functional.embedding(tokens, rows)
-        projection = self.projection
-        if self.fake:
+        below, after = nn.functional.embedding(tokens, rows), []
+        for i, layer in enumerate(self.layers):
             weights = {
-                name: rounded(w, WEIGHT_UNIT, 127) if "weight" in name else w
-                for name, w in self.lstm.named_parameters()
+                name: rounded(w, WEIGHT_UNIT, 127) if self.fake and "weight" in name else w
+                for name, w in layer.named_parameters()
             }
-            projection = rounded(projection, WEIGHT_UNIT, 127)
-            hidden, state = functional_call(self.lstm, weights, (below, state))
-        else:
-            hidden, state = self.lstm(below, state)
-        return (hidden @ projection.T).clamp(-127 * ROW_UNIT, 127 * ROW_UNIT), state
+            given, memory = functional_call(layer, weights, (below, state and state[i]))
+            below = given.clamp(-127 * ROW_UNIT, 127 * ROW_UNIT)
+            after.append(memory)
+        return below, tuple(after)
 
     def logits(self, rows: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
         """(..., V)"""
@@ -81,10 +82,9 @@ class TokenNetwork(nn.Module):
         """Keeps parameters where fixed point can hold them."""
         for parameter, limit in (
             (self.rows, ROW_LIMIT),
-            (self.projection, WEIGHT_LIMIT),
             (self.class_rows, 127 * ROW_UNIT),
             (self.token_bias, 127 * BIAS_UNIT),
             (self.class_bias, 127 * BIAS_UNIT),
-            *((w, WEIGHT_LIMIT) for n, w in self.lstm.named_parameters() if "weight" in n),
+            *((w, WEIGHT_LIMIT) for n, w in self.layers.named_parameters() if "weight" in n),
         ):
             parameter.clamp_(-limit, limit)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from speckv_pynq import spec
 from speckv_pynq.errors import ConfigError
-from speckv_pynq.predictor.model import GATES, HIDDEN, RANK
+from speckv_pynq.predictor.model import LSTM_MULTIPLY_ADDS, RANK
 
 MULTIPLY_ADDS = 400_000  # the most of a step
 MOST_OPENED = (
@@ -69,8 +69,7 @@ def plan(vocabulary: int, always: int) -> Plan:
         max(1, -(-math.isqrt(others) // 16) * 16), spec.PREDICTOR_MAX_CLASSES, max(1, others)
     )
     size = max(1, -(-others // classes))
-    fixed = GATES * HIDDEN * (RANK + 3 * HIDDEN) + RANK * HIDDEN
-    fixed += RANK * (always + classes + spec.PREDICTOR_WALK)
+    fixed = LSTM_MULTIPLY_ADDS + RANK * (always + classes + spec.PREDICTOR_WALK)
     opened = (MULTIPLY_ADDS - fixed) // (RANK * size)
     if opened < 1:
         raise ConfigError(

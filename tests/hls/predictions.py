@@ -11,7 +11,7 @@ from speckv_pynq import spec
 from speckv_pynq.device import library
 from speckv_pynq.predictor import Predictor
 from speckv_pynq.predictor.image import image_of, state_bytes
-from speckv_pynq.predictor.model import HIDDEN
+from speckv_pynq.predictor.model import HIDDEN, RANK
 from speckv_pynq.reference.predictor import Candidate, State
 
 ADVANCE = int(spec.PredictionFlag.ADVANCE_ONLY)
@@ -75,17 +75,19 @@ class Prefetch:
         return listed(self.candidates[0, :top])
 
     def is_state(self, sequence: int, state: State) -> bool:
-        """Whether c, h and the newest tokens are those of the oracle."""
+        """Whether c, p and the newest tokens are those of the oracle."""
         raw = self.states[sequence * self.each :][: self.each]
-        units = 2 * HIDDEN
-        c = raw[64 : 64 + 2 * units].view(np.int16)
-        h = raw[64 + 2 * units : 64 + 3 * units].view(np.int8)
-        ring = raw[64 + 3 * units :][: 8 * self.capacity].view(np.uint32)[::2]
+        c, p, ring = np.split(raw[64:], [4 * HIDDEN, 4 * HIDDEN + 2 * RANK])
+        c, p, ring = (
+            c.view(np.int16),
+            p.view(np.int8),
+            ring[: 8 * self.capacity].view(np.uint32)[::2],
+        )
         tokens = state.history.tokens
         newest = range(max(0, len(tokens) - self.capacity), len(tokens))
         return (
             (c.reshape(2, -1) == state.c).all()
-            and (h.reshape(2, -1) == state.h).all()
+            and (p.reshape(2, -1) == state.p).all()
             and all(ring[i % self.capacity] == tokens[i] for i in newest)
         )
 

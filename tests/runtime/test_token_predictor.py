@@ -136,7 +136,7 @@ def test_memory_is_counted_and_given_back(device: CsimDevice) -> None:
     before = device.live_bytes
     predictor = TokenPredictor(device, MODEL, 64, max_sequences=5)
     assert device.live_bytes - before == predictor.nbytes
-    lines = 1 + 12 + 64 * 8 // 64 + -(-MODEL.vocabulary * 4 // 64)
+    lines = 1 + 10 + 64 * 8 // 64 + -(-MODEL.vocabulary * 4 // 64)
     assert predictor.state_bytes == lines * spec.LINE_BYTES
     predictor.close()
     predictor.close()

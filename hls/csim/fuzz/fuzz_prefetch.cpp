@@ -30,8 +30,8 @@ speckv_predictor_header header() {
 
 uint64_t state_bytes() {
   const uint64_t newest = (4ull * header().vocabulary + SPECKV_LINE_BYTES - 1) / SPECKV_LINE_BYTES;
-  return SPECKV_LINE_BYTES * (1 + 2 * SPECKV_PREDICTOR_HIDDEN * 3 / SPECKV_LINE_BYTES + newest) +
-         8 * CAPACITY;
+  const uint64_t memory = 2 * (2 * SPECKV_PREDICTOR_HIDDEN + SPECKV_PREDICTOR_RANK);
+  return SPECKV_LINE_BYTES * (1 + memory / SPECKV_LINE_BYTES + newest) + 8 * CAPACITY;
 }
 
 speckv_prediction describe(uint32_t token) {

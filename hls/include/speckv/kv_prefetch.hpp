@@ -89,9 +89,7 @@ SPECKV_CLONES static Verdict take_token(const PredictorPort& port, ap_uint<512>*
   lstm_step(port.image, m, port.sigmoid.data, row, memory);
   if (wanted) {
     Best best;
-    int8_t u[RANK];
-    project(port.image, m, memory, u);
-    const Verdict v = best_tokens(port.image, m, u, followers, extra, d.top, best);
+    const Verdict v = best_tokens(port.image, m, memory.p[1], followers, extra, d.top, best);
     if (v.status) return v;
     store_candidates(candidates, d, m, h, followers, best);
   }

@@ -1,4 +1,4 @@
-// The predictor's two LSTM layers and the projection behind them, in integers.
+// The predictor's two LSTM layers, the projection of each included, in integers.
 // speckv_pynq/reference/predictor.py is the definition.
 #pragma once
 #include "speckv/codes.hpp"
@@ -7,20 +7,23 @@
 namespace speckv {
 inline namespace SPECKV_VARIANT {
 
-// Of one sequence, as it lies in its state: c in 2**-12, h in 2**-7. The second layer reads both h at once.
+// Of one sequence, as it lies in its state: c in 2**-12, what a layer gives on in 2**-5. The second layer
+// reads both at once.
 struct LstmMemory {
   int16_t c[2][HIDDEN];
-  int8_t h[2][HIDDEN];
+  int8_t p[2][RANK];
 };
-static_assert(sizeof(LstmMemory) == 2 * HIDDEN * 3 && sizeof(LstmMemory) % BEAT_BYTES == 0, "whole lines");
+static_assert(sizeof(LstmMemory) == 2 * (2 * HIDDEN + RANK) && sizeof(LstmMemory) % BEAT_BYTES == 0,
+              "whole lines");
 
 SPECKV_INLINE void load_memory(const ap_uint<512>* states, uint64_t line, LstmMemory& s) {
 #ifdef __SYNTHESIS__
 UNITS:
-  for (uint32_t u = 0; u < 2 * HIDDEN; ++u) {
+  for (uint32_t u = 0; u < 2 * HIDDEN; ++u)
     s.c[u / HIDDEN][u % HIDDEN] = load_value<int16_t>(states, line, u);
-    s.h[u / HIDDEN][u % HIDDEN] = load_value<int8_t>(states, line, 2 * 2 * HIDDEN + u);
-  }
+GIVEN:
+  for (uint32_t u = 0; u < 2 * RANK; ++u)
+    s.p[u / RANK][u % RANK] = load_value<int8_t>(states, line, 2 * 2 * HIDDEN + u);
 #else
   std::memcpy(&s, states + line, sizeof(s));
 #endif
@@ -29,10 +32,11 @@ UNITS:
 SPECKV_INLINE void store_memory(ap_uint<512>* states, uint64_t line, const LstmMemory& s) {
 #ifdef __SYNTHESIS__
 UNITS:
-  for (uint32_t u = 0; u < 2 * HIDDEN; ++u) {
+  for (uint32_t u = 0; u < 2 * HIDDEN; ++u)
     store_value<int16_t>(states, line, u, s.c[u / HIDDEN][u % HIDDEN]);
-    store_value<int8_t>(states, line, 2 * 2 * HIDDEN + u, s.h[u / HIDDEN][u % HIDDEN]);
-  }
+GIVEN:
+  for (uint32_t u = 0; u < 2 * RANK; ++u)
+    store_value<int8_t>(states, line, 2 * 2 * HIDDEN + u, s.p[u / RANK][u % RANK]);
 #else
   std::memcpy(static_cast<void*>(states + line), &s, sizeof(s));
 #endif
@@ -70,7 +74,7 @@ LOOK_UP:
 // tanh(x) = 2 sigmoid(2x) - 1.
 SPECKV_INLINE int32_t tanh_from(int32_t sigmoid) { return 2 * sigmoid - (1 << 15); }
 
-// Gates, in 2**-13, to the new c and h of one layer.
+// Gates, in 2**-13, to the new c and h of one layer; h in 2**-7.
 SPECKV_INLINE void lstm_units(const int16_t* sigmoid, const int32_t gates[GATE_ROWS], int16_t c[HIDDEN],
                               int8_t h[HIDDEN]) {
   uint16_t places[GATE_ROWS];
@@ -127,30 +131,35 @@ INPUTS:
   }
 }
 
-// One step: the state goes on by a token's row. sigmoid: the table on chip or in place.
-SPECKV_INLINE void lstm_step(const ap_uint<512>* image, const Model& m, const int16_t* sigmoid, uint32_t row,
-                             LstmMemory& s) {
-  int32_t gates[GATE_ROWS] = {};
-  int8_t x[RANK];
-  load_row(image, m, row, x);
-  mac_blocks<RANK>(image, m.input, GATE_ROWS / BLOCK_ROWS, x, gates);
-FIRST:
+// One layer: inputs are what comes from below and what it gave on itself, in 2**-5.
+SPECKV_INLINE void lstm_layer(const ap_uint<512>* image, const Model& m, const int16_t* sigmoid,
+                              uint32_t layer, const int8_t inputs[2 * RANK], int16_t c[HIDDEN],
+                              int8_t p[RANK]) {
+  constexpr uint64_t GATE_LINES = GATE_ROWS * 2 * RANK / BEAT_BYTES, OUT_LINES = RANK * HIDDEN / BEAT_BYTES;
+  int32_t gates[GATE_ROWS] = {}, sums[RANK] = {};
+  int8_t h[HIDDEN];
+  mac_blocks<2 * RANK>(image, m.gates + layer * GATE_LINES, GATE_ROWS / BLOCK_ROWS, inputs, gates);
+BIASES:
   for (uint32_t r = 0; r < GATE_ROWS; ++r)
-    gates[r] = gates[r] * 4 + gate_bias(image, m, 0, r);  // 2**-11 to 2**-13
-  mac_blocks<HIDDEN>(image, m.recurrent, GATE_ROWS / BLOCK_ROWS, s.h[0], gates);
-  lstm_units(sigmoid, gates, s.c[0], s.h[0]);
-SECOND:
-  for (uint32_t r = 0; r < GATE_ROWS; ++r) gates[r] = gate_bias(image, m, 1, r);
-  mac_blocks<2 * HIDDEN>(image, m.second, GATE_ROWS / BLOCK_ROWS, s.h[0], gates);
-  lstm_units(sigmoid, gates, s.c[1], s.h[1]);
+    gates[r] = gates[r] * 4 + gate_bias(image, m, layer, r);  // 2**-11 to 2**-13
+  lstm_units(sigmoid, gates, c, h);
+  mac_blocks<HIDDEN>(image, m.projection + layer * OUT_LINES, RANK / BLOCK_ROWS, h, sums);
+OUT:
+  for (uint32_t r = 0; r < RANK; ++r) p[r] = int8_t(saturated(rounded(sums[r], 8), 127));
 }
 
-// What rows of tokens and classes are multiplied with, 2**-5.
-SPECKV_INLINE void project(const ap_uint<512>* image, const Model& m, const LstmMemory& s, int8_t u[RANK]) {
-  int32_t sums[RANK] = {};
-  mac_blocks<HIDDEN>(image, m.projection, RANK / BLOCK_ROWS, s.h[1], sums);
-OUT:
-  for (uint32_t r = 0; r < RANK; ++r) u[r] = int8_t(saturated(rounded(sums[r], 8), 127));
+// One step: the state goes on by a token's row. sigmoid: the table on chip or in place. What the second layer
+// gives on is what rows of tokens and classes are multiplied with.
+SPECKV_INLINE void lstm_step(const ap_uint<512>* image, const Model& m, const int16_t* sigmoid, uint32_t row,
+                             LstmMemory& s) {
+  int8_t inputs[2 * RANK];
+  load_row(image, m, row, inputs);
+OWN:
+  for (uint32_t r = 0; r < RANK; ++r) inputs[RANK + r] = s.p[0][r];
+  lstm_layer(image, m, sigmoid, 0, inputs, s.c[0], s.p[0]);
+BOTH:
+  for (uint32_t r = 0; r < 2 * RANK; ++r) inputs[r] = s.p[r / RANK][r % RANK];
+  lstm_layer(image, m, sigmoid, 1, inputs, s.c[1], s.p[1]);
 }
 
 }  // namespace SPECKV_VARIANT

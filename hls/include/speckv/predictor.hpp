@@ -19,17 +19,15 @@ constexpr uint32_t LINE_WORDS = BEAT_BYTES / 4;
 struct Model {
   uint64_t fingerprint;
   uint32_t vocabulary, classes, always, rows, opened;
-  uint64_t input, recurrent, second, bias, projection, sigmoid, bonus;
+  uint64_t gates, bias, projection, sigmoid, bonus;
   uint64_t class_rows, class_bias, starts, codes, scales, token_bias, token_of_row, row_of_token, end;
 };
 
 SPECKV_INLINE void lay_out_model(Model& m) {
   uint64_t line = 1;
-  m.input = take(line, GATE_ROWS * RANK);
-  m.recurrent = take(line, GATE_ROWS * HIDDEN);
-  m.second = take(line, GATE_ROWS * 2 * HIDDEN);
+  m.gates = take(line, 2 * GATE_ROWS * 2 * RANK);
   m.bias = take(line, 2 * GATE_ROWS * 4);
-  m.projection = take(line, RANK * HIDDEN);
+  m.projection = take(line, 2 * RANK * HIDDEN);
   m.sigmoid = take(line, SPECKV_PREDICTOR_SIGMOID * 2);
   m.bonus = take(line, SPECKV_PREDICTOR_MATCH * SPECKV_PREDICTOR_COUNT * 2);
   m.class_rows = take(line, uint64_t(blocks_of(m.classes)) * BLOCK_ROWS * RANK);
@@ -146,7 +144,7 @@ SPECKV_INLINE StatePlaces places_of(const speckv_prediction& d, uint32_t vocabul
   uint64_t line = d.state_offset / BEAT_BYTES;
   StatePlaces p;
   p.header = take(line, BEAT_BYTES);
-  p.memory = take(line, 2 * HIDDEN * 3);
+  p.memory = take(line, 2 * (2 * HIDDEN + RANK));
   p.ring = take(line, 8 * uint64_t(d.capacity));
   p.newest = take(line, 4 * uint64_t(vocabulary));
   p.end = line;
