@@ -118,8 +118,9 @@ TOKENS:
 #pragma HLS LOOP_TRIPCOUNT min = 16 max = 64
 #pragma HLS UNROLL factor = 8  // as many as the array makes sums
     const int32_t a = sums[t], m = int32_t((uint32_t(a < 0 ? -a : a) + uint32_t(rounding)) >> shift);
-    excess = m - limit > excess ? m - limit : excess;
-    q[t] = int16_t(a < 0 ? -m : m);
+    const int32_t magnitude = a == 0 ? 0 : m;  // a rounding may be a whole step
+    excess = magnitude - limit > excess ? magnitude - limit : excess;
+    q[t] = int16_t(a < 0 ? -magnitude : magnitude);
   }
   return excess;
 }
