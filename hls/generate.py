@@ -15,6 +15,7 @@ import jinja2
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from coherence import transitions_of
+from registers import registers_of
 from report import Block, report
 
 if sys.version_info >= (3, 11):
@@ -36,6 +37,7 @@ STRUCTS = (
     "predictor_state",
     "prediction",
     "candidate",
+    "buffer_entry",
 )
 # Driver's ring and predictor: value groups of the spec -> the prefix of their names.
 RING_GROUPS = {
@@ -56,6 +58,8 @@ OUTPUTS = {
     "kernel.cpp.j2": "hls/generated/{kernel}.cpp",
     "lossless_tables.py.j2": "speckv_pynq/reference/lossless_tables.py",
     "lossless_tables.h.j2": "hls/generated/lossless_tables.h",
+    "speckv_csr.sv.j2": "hls/generated/speckv_csr.sv",
+    "rtl_registers.md.j2": "docs/rtl_registers.md",
 }
 ROW_ENTRIES = 64  # of a table of scheme lossless, for C++
 
@@ -122,7 +126,8 @@ def arguments_of(kernel: dict[str, Any]) -> list[Argument]:
 def abi_id(spec: dict[str, Any]) -> int:
     """First 8 bytes (big-endian) of SHA-256 over what library, overlay and runtime must share."""
     shared = {
-        key: spec[key] for key in (*STRUCTS[1:], *RING_GROUPS, "status", "kernels", "address")
+        key: spec[key]
+        for key in (*STRUCTS[1:], *RING_GROUPS, "status", "kernels", "address", "registers")
     }
     text = json.dumps(shared, sort_keys=True, separators=(",", ":"))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
@@ -168,6 +173,8 @@ def context(spec: dict[str, Any]) -> dict[str, Any]:
         "address_bits": shift,
         "kernels": kernels,
         "lossless_tables": tables["frequencies"],
+        "registers": registers_of(spec, abi_id(spec)),
+        "register_address_bits": spec["registers"]["address_bits"],
         "directory_table": transitions_of(spec["coherence"]),
         "directory_states": [name for name, _ in spec["coherence"]["states"]],
     }

@@ -9,7 +9,7 @@ import numpy as np
 
 FORMAT_VERSION: Final = 1
 MAGIC: Final = 0x564B5053
-ABI_ID: Final = 0xE3102AD26BC6AA7B
+ABI_ID: Final = 0xC936F9D315325B55
 
 AXI_BITS: Final = 512
 LINE_BYTES: Final = 64
@@ -554,7 +554,7 @@ COMMAND_COMPLETION: Final = np.dtype(
             "block_status",
             "reserved0",
             "duration_ns",
-            "reserved1",
+            "number",
         ],
         "formats": [
             "<u8",
@@ -692,6 +692,20 @@ CANDIDATE: Final = np.dtype(
         "itemsize": 32,
     }
 )
+BUFFER_ENTRY: Final = np.dtype(
+    {
+        "names": [
+            "base",
+            "bytes",
+        ],
+        "formats": [
+            "<u8",
+            "<u8",
+        ],
+        "offsets": [0, 8],
+        "itemsize": 16,
+    }
+)
 
 
 class KernelArgument(NamedTuple):
@@ -734,6 +748,276 @@ KERNELS: Final = {
         KernelArgument("count", 32, 0x4C, False, False),
         KernelArgument("predictor_lines", 32, 0x54, False, False),
         KernelArgument("abi_id", 64, 0x5C, False, False),
+    ),
+}
+
+
+class RegisterField(NamedTuple):
+    """Bits of a register."""
+
+    low: int
+    bits: int
+    reset: int
+
+
+class Register(NamedTuple):
+    """A register of cxl_speckv_top; one of more than 32 bits is two words, low first."""
+
+    offset: int
+    access: str  # constant, ro, rw, w1c, wo
+    bits: int
+    fields: dict[str, RegisterField]
+
+
+REGISTERS: Final = {
+    "id": Register(
+        0x000,
+        "constant",
+        32,
+        {
+            "magic": RegisterField(0, 32, 1447776339),
+        },
+    ),
+    "version": Register(
+        0x004,
+        "constant",
+        16,
+        {
+            "format_version": RegisterField(0, 16, 1),
+        },
+    ),
+    "abi_id": Register(
+        0x008,
+        "constant",
+        64,
+        {
+            "abi_id": RegisterField(0, 64, 0xC936F9D315325B55),
+        },
+    ),
+    "control": Register(
+        0x010,
+        "rw",
+        1,
+        {
+            "enable": RegisterField(0, 1, 0),
+        },
+    ),
+    "status": Register(
+        0x014,
+        "ro",
+        4,
+        {
+            "idle": RegisterField(0, 1, 0),
+            "late": RegisterField(1, 1, 0),
+            "completion_full": RegisterField(2, 1, 0),
+            "halted": RegisterField(3, 1, 0),
+        },
+    ),
+    "interrupt_enable": Register(
+        0x018,
+        "rw",
+        3,
+        {
+            "completion": RegisterField(0, 1, 0),
+            "timeout": RegisterField(1, 1, 0),
+            "halted": RegisterField(2, 1, 0),
+        },
+    ),
+    "interrupt_status": Register(
+        0x01C,
+        "w1c",
+        3,
+        {
+            "completion": RegisterField(0, 1, 0),
+            "timeout": RegisterField(1, 1, 0),
+            "halted": RegisterField(2, 1, 0),
+        },
+    ),
+    "command_base": Register(
+        0x020,
+        "rw",
+        64,
+        {
+            "base": RegisterField(0, 64, 0),
+        },
+    ),
+    "command_slots_log2": Register(
+        0x028,
+        "rw",
+        5,
+        {
+            "slots_log2": RegisterField(0, 5, 8),
+        },
+    ),
+    "command_tail": Register(
+        0x02C,
+        "rw",
+        32,
+        {
+            "tail": RegisterField(0, 32, 0),
+        },
+    ),
+    "command_head": Register(
+        0x030,
+        "ro",
+        32,
+        {
+            "head": RegisterField(0, 32, 0),
+        },
+    ),
+    "completion_base": Register(
+        0x038,
+        "rw",
+        64,
+        {
+            "base": RegisterField(0, 64, 0),
+        },
+    ),
+    "completion_slots_log2": Register(
+        0x040,
+        "rw",
+        5,
+        {
+            "slots_log2": RegisterField(0, 5, 8),
+        },
+    ),
+    "completion_head": Register(
+        0x044,
+        "rw",
+        32,
+        {
+            "head": RegisterField(0, 32, 0),
+        },
+    ),
+    "completion_tail": Register(
+        0x048,
+        "ro",
+        32,
+        {
+            "tail": RegisterField(0, 32, 0),
+        },
+    ),
+    "buffer_base": Register(
+        0x050,
+        "rw",
+        64,
+        {
+            "base": RegisterField(0, 64, 0),
+        },
+    ),
+    "buffer_slots": Register(
+        0x058,
+        "rw",
+        32,
+        {
+            "slots": RegisterField(0, 32, 0),
+        },
+    ),
+    "clock_period": Register(
+        0x05C,
+        "rw",
+        16,
+        {
+            "period": RegisterField(0, 16, 1024),
+        },
+    ),
+    "cancel_owner": Register(
+        0x060,
+        "wo",
+        32,
+        {
+            "owner": RegisterField(0, 32, 0),
+        },
+    ),
+    "parameters": Register(
+        0x064,
+        "ro",
+        15,
+        {
+            "prefetch_depth": RegisterField(0, 9, 4),
+            "compression_scheme": RegisterField(9, 3, 2),
+            "runs_in_flight": RegisterField(12, 3, 1),
+        },
+    ),
+    "prefetch_slice": Register(
+        0x068,
+        "ro",
+        17,
+        {
+            "slice": RegisterField(0, 17, 32),
+        },
+    ),
+    "command_timeout_us": Register(
+        0x06C,
+        "ro",
+        32,
+        {
+            "timeout_us": RegisterField(0, 32, 10000000),
+        },
+    ),
+    "count_commands": Register(
+        0x080,
+        "ro",
+        64,
+        {
+            "count": RegisterField(0, 64, 0),
+        },
+    ),
+    "count_blocks": Register(
+        0x088,
+        "ro",
+        64,
+        {
+            "count": RegisterField(0, 64, 0),
+        },
+    ),
+    "count_failed": Register(
+        0x090,
+        "ro",
+        64,
+        {
+            "count": RegisterField(0, 64, 0),
+        },
+    ),
+    "count_bytes": Register(
+        0x098,
+        "ro",
+        64,
+        {
+            "count": RegisterField(0, 64, 0),
+        },
+    ),
+    "count_superseded": Register(
+        0x0A0,
+        "ro",
+        64,
+        {
+            "count": RegisterField(0, 64, 0),
+        },
+    ),
+    "count_timeouts": Register(
+        0x0A8,
+        "ro",
+        64,
+        {
+            "count": RegisterField(0, 64, 0),
+        },
+    ),
+    "count_busy_cycles": Register(
+        0x0B0,
+        "ro",
+        64,
+        {
+            "count": RegisterField(0, 64, 0),
+        },
+    ),
+    "count_stall_cycles": Register(
+        0x0B8,
+        "ro",
+        64,
+        {
+            "count": RegisterField(0, 64, 0),
+        },
     ),
 }
 

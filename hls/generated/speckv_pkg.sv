@@ -2,7 +2,7 @@
 package speckv_pkg;
   localparam int unsigned FormatVersion = 1;
   localparam logic [31:0] Magic = 32'h564B5053;
-  localparam logic [63:0] AbiId = 64'hE3102AD26BC6AA7B;
+  localparam logic [63:0] AbiId = 64'hC936F9D315325B55;
 
   localparam int unsigned AxiBits = 512;
   localparam int unsigned LineBytes = 64;
@@ -221,7 +221,7 @@ package speckv_pkg;
 
   // Packed most significant field first, so the last field in memory stands first here.
   typedef struct packed {
-    logic [63:0] reserved1;
+    logic [63:0] number;
     logic [63:0] duration_ns;
     logic [15:0] reserved0;
     logic [15:0] block_status;
@@ -300,6 +300,96 @@ package speckv_pkg;
   } candidate_t;
   localparam int unsigned CandidateBytes = 32;
   localparam bit CandidateSizeOk = 1'(1 / int'($bits(candidate_t) == 8 * 32));
+
+  // Packed most significant field first, so the last field in memory stands first here.
+  typedef struct packed {
+    logic [63:0] bytes;
+    logic [63:0] base;
+  } buffer_entry_t;
+  localparam int unsigned BufferEntryBytes = 16;
+  localparam bit BufferEntrySizeOk = 1'(1 / int'($bits(buffer_entry_t) == 8 * 16));
+
+  // Registers of cxl_speckv_top: docs/rtl_registers.md
+  localparam int unsigned RegisterAddressBits = 12;
+  localparam logic [RegisterAddressBits-1:0] RegisterId = 12'h000;
+  localparam logic [RegisterAddressBits-1:0] RegisterVersion = 12'h004;
+  localparam logic [RegisterAddressBits-1:0] RegisterAbiId = 12'h008;
+  localparam logic [RegisterAddressBits-1:0] RegisterControl = 12'h010;
+  localparam logic [RegisterAddressBits-1:0] RegisterStatus = 12'h014;
+  localparam logic [RegisterAddressBits-1:0] RegisterInterruptEnable = 12'h018;
+  localparam logic [RegisterAddressBits-1:0] RegisterInterruptStatus = 12'h01C;
+  localparam logic [RegisterAddressBits-1:0] RegisterCommandBase = 12'h020;
+  localparam logic [RegisterAddressBits-1:0] RegisterCommandSlotsLog2 = 12'h028;
+  localparam logic [RegisterAddressBits-1:0] RegisterCommandTail = 12'h02C;
+  localparam logic [RegisterAddressBits-1:0] RegisterCommandHead = 12'h030;
+  localparam logic [RegisterAddressBits-1:0] RegisterCompletionBase = 12'h038;
+  localparam logic [RegisterAddressBits-1:0] RegisterCompletionSlotsLog2 = 12'h040;
+  localparam logic [RegisterAddressBits-1:0] RegisterCompletionHead = 12'h044;
+  localparam logic [RegisterAddressBits-1:0] RegisterCompletionTail = 12'h048;
+  localparam logic [RegisterAddressBits-1:0] RegisterBufferBase = 12'h050;
+  localparam logic [RegisterAddressBits-1:0] RegisterBufferSlots = 12'h058;
+  localparam logic [RegisterAddressBits-1:0] RegisterClockPeriod = 12'h05C;
+  localparam logic [RegisterAddressBits-1:0] RegisterCancelOwner = 12'h060;
+  localparam logic [RegisterAddressBits-1:0] RegisterParameters = 12'h064;
+  localparam logic [RegisterAddressBits-1:0] RegisterPrefetchSlice = 12'h068;
+  localparam logic [RegisterAddressBits-1:0] RegisterCommandTimeoutUs = 12'h06C;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountCommands = 12'h080;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountBlocks = 12'h088;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountFailed = 12'h090;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountBytes = 12'h098;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountSuperseded = 12'h0A0;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountTimeouts = 12'h0A8;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountBusyCycles = 12'h0B0;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountStallCycles = 12'h0B8;
+  // What the host has set.
+  typedef struct packed {
+    logic [0:0] control;
+    logic [0:0] interrupt_enable_completion;
+    logic [0:0] interrupt_enable_timeout;
+    logic [0:0] interrupt_enable_halted;
+    logic [63:0] command_base;
+    logic [4:0] command_slots_log2;
+    logic [31:0] command_tail;
+    logic [63:0] completion_base;
+    logic [4:0] completion_slots_log2;
+    logic [31:0] completion_head;
+    logic [63:0] buffer_base;
+    logic [31:0] buffer_slots;
+    logic [15:0] clock_period;
+  } csr_state_t;
+  // What the hardware shows.
+  typedef struct packed {
+    logic [0:0] status_idle;
+    logic [0:0] status_late;
+    logic [0:0] status_completion_full;
+    logic [0:0] status_halted;
+    logic [31:0] command_head;
+    logic [31:0] completion_tail;
+    logic [8:0] parameters_prefetch_depth;
+    logic [2:0] parameters_compression_scheme;
+    logic [2:0] parameters_runs_in_flight;
+    logic [16:0] prefetch_slice;
+    logic [31:0] command_timeout_us;
+    logic [63:0] count_commands;
+    logic [63:0] count_blocks;
+    logic [63:0] count_failed;
+    logic [63:0] count_bytes;
+    logic [63:0] count_superseded;
+    logic [63:0] count_timeouts;
+    logic [63:0] count_busy_cycles;
+    logic [63:0] count_stall_cycles;
+  } csr_value_t;
+  // What the hardware sets, a pulse a bit.
+  typedef struct packed {
+    logic [0:0] interrupt_status_completion;
+    logic [0:0] interrupt_status_timeout;
+    logic [0:0] interrupt_status_halted;
+  } csr_event_t;
+  // What the host orders, with the bit `_valid`.
+  typedef struct packed {
+    logic cancel_owner_valid;
+    logic [31:0] cancel_owner;
+  } csr_order_t;
 
   localparam int unsigned AddressBits = 89;
   typedef struct packed {

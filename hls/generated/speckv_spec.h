@@ -7,7 +7,7 @@
 
 #define SPECKV_FORMAT_VERSION 1u
 #define SPECKV_MAGIC 0x564B5053u
-#define SPECKV_ABI_ID 0xE3102AD26BC6AA7Bull
+#define SPECKV_ABI_ID 0xC936F9D315325B55ull
 
 #define SPECKV_AXI_BITS 512u
 #define SPECKV_LINE_BYTES 64u
@@ -247,7 +247,7 @@ struct speckv_command_completion {
   uint16_t block_status; /* from its completion: spec status */
   uint16_t reserved0; /* zero */
   uint64_t duration_ns; /* from submission to the end */
-  uint64_t reserved1; /* zero */
+  uint64_t number; /* RTL: number of this completion, from 1, so that a host sees a new one in memory; else zero */
 };
 
 struct speckv_predictor_header {
@@ -299,6 +299,83 @@ struct speckv_candidate {
   uint64_t address_high; /* virtual KV address of the position; zero without one */
   uint64_t address_low; /* its low word */
 };
+
+struct speckv_buffer_entry {
+  uint64_t base; /* address; a multiple of line_bytes */
+  uint64_t bytes; /* 0: there is no such buffer */
+};
+
+/* Registers of cxl_speckv_top, bytes from their base; fields as SHIFT and MASK: docs/rtl_registers.md */
+#define SPECKV_REG_ID 0x000u
+#define SPECKV_REG_VERSION 0x004u
+#define SPECKV_REG_ABI_ID 0x008u
+#define SPECKV_REG_CONTROL 0x010u
+#define SPECKV_REG_CONTROL_ENABLE_SHIFT 0u
+#define SPECKV_REG_CONTROL_ENABLE_MASK 0x1u
+#define SPECKV_REG_STATUS 0x014u
+#define SPECKV_REG_STATUS_IDLE_SHIFT 0u
+#define SPECKV_REG_STATUS_IDLE_MASK 0x1u
+#define SPECKV_REG_STATUS_LATE_SHIFT 1u
+#define SPECKV_REG_STATUS_LATE_MASK 0x1u
+#define SPECKV_REG_STATUS_COMPLETION_FULL_SHIFT 2u
+#define SPECKV_REG_STATUS_COMPLETION_FULL_MASK 0x1u
+#define SPECKV_REG_STATUS_HALTED_SHIFT 3u
+#define SPECKV_REG_STATUS_HALTED_MASK 0x1u
+#define SPECKV_REG_INTERRUPT_ENABLE 0x018u
+#define SPECKV_REG_INTERRUPT_ENABLE_COMPLETION_SHIFT 0u
+#define SPECKV_REG_INTERRUPT_ENABLE_COMPLETION_MASK 0x1u
+#define SPECKV_REG_INTERRUPT_ENABLE_TIMEOUT_SHIFT 1u
+#define SPECKV_REG_INTERRUPT_ENABLE_TIMEOUT_MASK 0x1u
+#define SPECKV_REG_INTERRUPT_ENABLE_HALTED_SHIFT 2u
+#define SPECKV_REG_INTERRUPT_ENABLE_HALTED_MASK 0x1u
+#define SPECKV_REG_INTERRUPT_STATUS 0x01Cu
+#define SPECKV_REG_INTERRUPT_STATUS_COMPLETION_SHIFT 0u
+#define SPECKV_REG_INTERRUPT_STATUS_COMPLETION_MASK 0x1u
+#define SPECKV_REG_INTERRUPT_STATUS_TIMEOUT_SHIFT 1u
+#define SPECKV_REG_INTERRUPT_STATUS_TIMEOUT_MASK 0x1u
+#define SPECKV_REG_INTERRUPT_STATUS_HALTED_SHIFT 2u
+#define SPECKV_REG_INTERRUPT_STATUS_HALTED_MASK 0x1u
+#define SPECKV_REG_COMMAND_BASE 0x020u
+#define SPECKV_REG_COMMAND_SLOTS_LOG2 0x028u
+#define SPECKV_REG_COMMAND_SLOTS_LOG2_SLOTS_LOG2_SHIFT 0u
+#define SPECKV_REG_COMMAND_SLOTS_LOG2_SLOTS_LOG2_MASK 0x1Fu
+#define SPECKV_REG_COMMAND_TAIL 0x02Cu
+#define SPECKV_REG_COMMAND_TAIL_TAIL_SHIFT 0u
+#define SPECKV_REG_COMMAND_TAIL_TAIL_MASK 0xFFFFFFFFu
+#define SPECKV_REG_COMMAND_HEAD 0x030u
+#define SPECKV_REG_COMPLETION_BASE 0x038u
+#define SPECKV_REG_COMPLETION_SLOTS_LOG2 0x040u
+#define SPECKV_REG_COMPLETION_SLOTS_LOG2_SLOTS_LOG2_SHIFT 0u
+#define SPECKV_REG_COMPLETION_SLOTS_LOG2_SLOTS_LOG2_MASK 0x1Fu
+#define SPECKV_REG_COMPLETION_HEAD 0x044u
+#define SPECKV_REG_COMPLETION_HEAD_HEAD_SHIFT 0u
+#define SPECKV_REG_COMPLETION_HEAD_HEAD_MASK 0xFFFFFFFFu
+#define SPECKV_REG_COMPLETION_TAIL 0x048u
+#define SPECKV_REG_BUFFER_BASE 0x050u
+#define SPECKV_REG_BUFFER_SLOTS 0x058u
+#define SPECKV_REG_BUFFER_SLOTS_SLOTS_SHIFT 0u
+#define SPECKV_REG_BUFFER_SLOTS_SLOTS_MASK 0xFFFFFFFFu
+#define SPECKV_REG_CLOCK_PERIOD 0x05Cu
+#define SPECKV_REG_CLOCK_PERIOD_PERIOD_SHIFT 0u
+#define SPECKV_REG_CLOCK_PERIOD_PERIOD_MASK 0xFFFFu
+#define SPECKV_REG_CANCEL_OWNER 0x060u
+#define SPECKV_REG_PARAMETERS 0x064u
+#define SPECKV_REG_PARAMETERS_PREFETCH_DEPTH_SHIFT 0u
+#define SPECKV_REG_PARAMETERS_PREFETCH_DEPTH_MASK 0x1FFu
+#define SPECKV_REG_PARAMETERS_COMPRESSION_SCHEME_SHIFT 9u
+#define SPECKV_REG_PARAMETERS_COMPRESSION_SCHEME_MASK 0x7u
+#define SPECKV_REG_PARAMETERS_RUNS_IN_FLIGHT_SHIFT 12u
+#define SPECKV_REG_PARAMETERS_RUNS_IN_FLIGHT_MASK 0x7u
+#define SPECKV_REG_PREFETCH_SLICE 0x068u
+#define SPECKV_REG_COMMAND_TIMEOUT_US 0x06Cu
+#define SPECKV_REG_COUNT_COMMANDS 0x080u
+#define SPECKV_REG_COUNT_BLOCKS 0x088u
+#define SPECKV_REG_COUNT_FAILED 0x090u
+#define SPECKV_REG_COUNT_BYTES 0x098u
+#define SPECKV_REG_COUNT_SUPERSEDED 0x0A0u
+#define SPECKV_REG_COUNT_TIMEOUTS 0x0A8u
+#define SPECKV_REG_COUNT_BUSY_CYCLES 0x0B0u
+#define SPECKV_REG_COUNT_STALL_CYCLES 0x0B8u
 
 /* Coherence of blocks: what their home does. docs/coherence.md */
 #define SPECKV_MAX_AGENTS 64u
@@ -460,7 +537,7 @@ SPECKV_STATIC_ASSERT(offsetof(struct speckv_command_completion, limit) == 40, "c
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_command_completion, block_status) == 44, "command_completion.block_status offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_command_completion, reserved0) == 46, "command_completion.reserved0 offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_command_completion, duration_ns) == 48, "command_completion.duration_ns offset");
-SPECKV_STATIC_ASSERT(offsetof(struct speckv_command_completion, reserved1) == 56, "command_completion.reserved1 offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_command_completion, number) == 56, "command_completion.number offset");
 SPECKV_STATIC_ASSERT(sizeof(struct speckv_predictor_header) == 64, "predictor_header size");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_predictor_header, magic) == 0, "predictor_header.magic offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_predictor_header, version) == 4, "predictor_header.version offset");
@@ -503,6 +580,9 @@ SPECKV_STATIC_ASSERT(offsetof(struct speckv_candidate, count) == 13, "candidate.
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_candidate, flags) == 14, "candidate.flags offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_candidate, address_high) == 16, "candidate.address_high offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_candidate, address_low) == 24, "candidate.address_low offset");
+SPECKV_STATIC_ASSERT(sizeof(struct speckv_buffer_entry) == 16, "buffer_entry size");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_buffer_entry, base) == 0, "buffer_entry.base offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_buffer_entry, bytes) == 8, "buffer_entry.bytes offset");
 
 /* Virtual KV address: 89 bits in two words. Fields outside their width are cut. */
 struct speckv_address {

@@ -14,8 +14,9 @@ from cocotb_tools.runner import get_runner
 
 ROOT = Path(__file__).resolve().parents[2]
 RTL = ROOT / "overlay" / "rtl"
+GENERATED = ROOT / "hls" / "generated"
 BUILDS = ROOT / "build" / "rtl"
-PACKAGES = (RTL / "lint.vlt", ROOT / "hls" / "generated" / "speckv_pkg.sv")
+PACKAGES = (RTL / "lint.vlt", GENERATED / "speckv_pkg.sv")
 
 # The wheel's makefiles name tools of the machine that built it; these are this machine's.
 MAKE_VARIABLES = (
@@ -56,11 +57,11 @@ def simulate(
     try:
         runner = get_runner("verilator")
         runner.build(
-            sources=[*PACKAGES, RTL / f"{top}.sv"],
+            sources=[*PACKAGES, source_of(top)],
             hdl_toplevel=top,
             build_dir=build,
             parameters=parameters,
-            build_args=[*FLAGS, "-y", str(RTL), "+libext+.sv"],
+            build_args=[*FLAGS, "-y", str(RTL), "-y", str(GENERATED), "+libext+.sv"],
             timescale=("1ns", "1ps"),
             log_file=build / "build.log",
         )
@@ -85,6 +86,11 @@ def simulate(
             os.environ.pop(name) if value is None else os.environ.update({name: value})
     _check(results, build / f"{bench}.log")
     return json.loads(report.read_text()) if report.exists() else {}
+
+
+def source_of(top: str) -> Path:
+    """The file of a module, hand-written or generated."""
+    return next(path for folder in (RTL, GENERATED) if (path := folder / f"{top}.sv").exists())
 
 
 def _check(results: Path, log: Path) -> None:
