@@ -46,7 +46,7 @@ class _Offers:
         self.fields = [getattr(dut, f"{prefix}{name}_o", None) for name in fields]
         self.is_ready = False
         self.ready.value = 0
-        self.waiting: tuple[int, ...] | None = None
+        self.waiting: tuple[int | None, ...] | None = None
 
     def drive(self, is_ready: bool) -> None:
         if is_ready != self.is_ready:
@@ -275,9 +275,8 @@ class AxiMemory:
         assert beats <= self.most_beats, f"{where}: more than {self.most_beats}"
         assert address % BOUNDARY + total <= BOUNDARY, f"{where}: crosses a 4 KiB boundary"
         end = self.base + len(self.data)
-        assert self.base <= address and address + total <= end, (
-            f"{where}: outside {self.base:#x}..{end:#x}"
-        )
+        outside = address < self.base or address + total > end
+        assert not outside, f"{where}: outside {self.base:#x}..{end:#x}"
         return Burst(name or 0, address, beats, self.cycle + self.latency)
 
 
