@@ -36,6 +36,8 @@ STRUCTS = (
     "predictor_state",
     "prediction",
     "candidate",
+    "dma_job",
+    "dma_done",
 )
 # Driver's ring and predictor: value groups of the spec -> the prefix of their names.
 RING_GROUPS = {
