@@ -38,6 +38,8 @@ STRUCTS = (
     "prediction",
     "candidate",
     "buffer_entry",
+    "dma_job",
+    "dma_done",
 )
 # Driver's ring and predictor: value groups of the spec -> the prefix of their names.
 RING_GROUPS = {

@@ -9,7 +9,7 @@ import numpy as np
 
 FORMAT_VERSION: Final = 1
 MAGIC: Final = 0x564B5053
-ABI_ID: Final = 0xC936F9D315325B55
+ABI_ID: Final = 0x39ACC0D48B9A5BC7
 
 AXI_BITS: Final = 512
 LINE_BYTES: Final = 64
@@ -108,6 +108,7 @@ class Status(IntEnum):
     PREDICTOR_MISMATCH = 19
     BAD_TOKEN = 20
     BAD_STATE = 21
+    BUS_ERROR = 22
 
 
 class Opcode(IntEnum):
@@ -124,6 +125,7 @@ class Move(IntEnum):
 
     COMPRESS = 0
     DECOMPRESS = 1
+    COPY = 2
 
 
 class CommandFlag(IntFlag):
@@ -706,6 +708,68 @@ BUFFER_ENTRY: Final = np.dtype(
         "itemsize": 16,
     }
 )
+DMA_JOB: Final = np.dtype(
+    {
+        "names": [
+            "table",
+            "results",
+            "records",
+            "records_bytes",
+            "blocks",
+            "blocks_bytes",
+            "count",
+            "move",
+            "flags",
+            "scheme",
+            "reserved0",
+            "tag",
+        ],
+        "formats": [
+            "<u8",
+            "<u8",
+            "<u8",
+            "<u8",
+            "<u8",
+            "<u8",
+            "<u4",
+            "<u1",
+            "<u1",
+            "<u1",
+            "<u1",
+            "<u8",
+        ],
+        "offsets": [0, 8, 16, 24, 32, 40, 48, 52, 53, 54, 55, 56],
+        "itemsize": 64,
+    }
+)
+DMA_DONE: Final = np.dtype(
+    {
+        "names": [
+            "tag",
+            "bytes",
+            "blocks",
+            "failed",
+            "first_failed",
+            "value",
+            "limit",
+            "block_status",
+            "status",
+        ],
+        "formats": [
+            "<u8",
+            "<u8",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u2",
+            "<u2",
+        ],
+        "offsets": [0, 8, 16, 20, 24, 28, 32, 36, 38],
+        "itemsize": 40,
+    }
+)
 
 
 class KernelArgument(NamedTuple):
@@ -791,7 +855,7 @@ REGISTERS: Final = {
         "constant",
         64,
         {
-            "abi_id": RegisterField(0, 64, 0xC936F9D315325B55),
+            "abi_id": RegisterField(0, 64, 0x39ACC0D48B9A5BC7),
         },
     ),
     "control": Register(

@@ -2,7 +2,7 @@
 package speckv_pkg;
   localparam int unsigned FormatVersion = 1;
   localparam logic [31:0] Magic = 32'h564B5053;
-  localparam logic [63:0] AbiId = 64'hC936F9D315325B55;
+  localparam logic [63:0] AbiId = 64'h39ACC0D48B9A5BC7;
 
   localparam int unsigned AxiBits = 512;
   localparam int unsigned LineBytes = 64;
@@ -79,6 +79,7 @@ package speckv_pkg;
   localparam logic [15:0] StatusPredictorMismatch = 16'd19;
   localparam logic [15:0] StatusBadToken = 16'd20;
   localparam logic [15:0] StatusBadState = 16'd21;
+  localparam logic [15:0] StatusBusError = 16'd22;
 
   localparam logic [15:0] OpcodeDmaBatch = 16'd1;
   localparam logic [15:0] OpcodePrefetch = 16'd2;
@@ -87,6 +88,7 @@ package speckv_pkg;
 
   localparam logic [15:0] MoveCompress = 16'd0;
   localparam logic [15:0] MoveDecompress = 16'd1;
+  localparam logic [15:0] MoveCopy = 16'd2;
 
   localparam logic [15:0] CommandFlagDefaultScheme = 16'd1;
 
@@ -308,6 +310,39 @@ package speckv_pkg;
   } buffer_entry_t;
   localparam int unsigned BufferEntryBytes = 16;
   localparam bit BufferEntrySizeOk = 1'(1 / int'($bits(buffer_entry_t) == 8 * 16));
+
+  // Packed most significant field first, so the last field in memory stands first here.
+  typedef struct packed {
+    logic [63:0] tag;
+    logic [7:0] reserved0;
+    logic [7:0] scheme;
+    logic [7:0] flags;
+    logic [7:0] move;
+    logic [31:0] count;
+    logic [63:0] blocks_bytes;
+    logic [63:0] blocks;
+    logic [63:0] records_bytes;
+    logic [63:0] records;
+    logic [63:0] results;
+    logic [63:0] table;
+  } dma_job_t;
+  localparam int unsigned DmaJobBytes = 64;
+  localparam bit DmaJobSizeOk = 1'(1 / int'($bits(dma_job_t) == 8 * 64));
+
+  // Packed most significant field first, so the last field in memory stands first here.
+  typedef struct packed {
+    logic [15:0] status;
+    logic [15:0] block_status;
+    logic [31:0] limit;
+    logic [31:0] value;
+    logic [31:0] first_failed;
+    logic [31:0] failed;
+    logic [31:0] blocks;
+    logic [63:0] bytes;
+    logic [63:0] tag;
+  } dma_done_t;
+  localparam int unsigned DmaDoneBytes = 40;
+  localparam bit DmaDoneSizeOk = 1'(1 / int'($bits(dma_done_t) == 8 * 40));
 
   // Registers of cxl_speckv_top: docs/rtl_registers.md
   localparam int unsigned RegisterAddressBits = 12;

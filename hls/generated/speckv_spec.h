@@ -7,7 +7,7 @@
 
 #define SPECKV_FORMAT_VERSION 1u
 #define SPECKV_MAGIC 0x564B5053u
-#define SPECKV_ABI_ID 0xC936F9D315325B55ull
+#define SPECKV_ABI_ID 0x39ACC0D48B9A5BC7ull
 
 #define SPECKV_AXI_BITS 512u
 #define SPECKV_LINE_BYTES 64u
@@ -93,6 +93,7 @@ enum speckv_status {
   SPECKV_STATUS_PREDICTOR_MISMATCH = 19,
   SPECKV_STATUS_BAD_TOKEN = 20,
   SPECKV_STATUS_BAD_STATE = 21,
+  SPECKV_STATUS_BUS_ERROR = 22,
 };
 
 enum speckv_opcode {
@@ -105,6 +106,7 @@ enum speckv_opcode {
 enum speckv_move {
   SPECKV_MOVE_COMPRESS = 0,
   SPECKV_MOVE_DECOMPRESS = 1,
+  SPECKV_MOVE_COPY = 2,
 };
 
 enum speckv_command_flag {
@@ -303,6 +305,33 @@ struct speckv_candidate {
 struct speckv_buffer_entry {
   uint64_t base; /* address; a multiple of line_bytes */
   uint64_t bytes; /* 0: there is no such buffer */
+};
+
+struct speckv_dma_job {
+  uint64_t table; /* address of the descriptors; a multiple of line_bytes */
+  uint64_t results; /* where the completions go; a multiple of line_bytes; 0: nowhere */
+  uint64_t records; /* base of the records port's buffer; copy: of the source */
+  uint64_t records_bytes; /* its size */
+  uint64_t blocks; /* base of the blocks port's buffer; copy: of the target */
+  uint64_t blocks_bytes; /* its size */
+  uint32_t count; /* descriptors */
+  uint8_t move; /* spec moves */
+  uint8_t flags; /* bit set of command_flags */
+  uint8_t scheme; /* what default_scheme means */
+  uint8_t reserved0; /* zero */
+  uint64_t tag; /* comes back in dma_done */
+};
+
+struct speckv_dma_done {
+  uint64_t tag; /* of the job */
+  uint64_t bytes; /* of the records made or read, or copied */
+  uint32_t blocks; /* descriptors that ran; fewer than asked after a cancel */
+  uint32_t failed; /* of those, how many are not ok */
+  uint32_t first_failed; /* index of the first one */
+  uint32_t value; /* from its completion */
+  uint32_t limit; /* from its completion */
+  uint16_t block_status; /* from its completion: spec status */
+  uint16_t status; /* spec command_status: ok, failed_blocks, cancelled; device_error: not all completions were written */
 };
 
 /* Registers of cxl_speckv_top, bytes from their base; fields as SHIFT and MASK: docs/rtl_registers.md */
@@ -583,6 +612,29 @@ SPECKV_STATIC_ASSERT(offsetof(struct speckv_candidate, address_low) == 24, "cand
 SPECKV_STATIC_ASSERT(sizeof(struct speckv_buffer_entry) == 16, "buffer_entry size");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_buffer_entry, base) == 0, "buffer_entry.base offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_buffer_entry, bytes) == 8, "buffer_entry.bytes offset");
+SPECKV_STATIC_ASSERT(sizeof(struct speckv_dma_job) == 64, "dma_job size");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_job, table) == 0, "dma_job.table offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_job, results) == 8, "dma_job.results offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_job, records) == 16, "dma_job.records offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_job, records_bytes) == 24, "dma_job.records_bytes offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_job, blocks) == 32, "dma_job.blocks offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_job, blocks_bytes) == 40, "dma_job.blocks_bytes offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_job, count) == 48, "dma_job.count offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_job, move) == 52, "dma_job.move offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_job, flags) == 53, "dma_job.flags offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_job, scheme) == 54, "dma_job.scheme offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_job, reserved0) == 55, "dma_job.reserved0 offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_job, tag) == 56, "dma_job.tag offset");
+SPECKV_STATIC_ASSERT(sizeof(struct speckv_dma_done) == 40, "dma_done size");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_done, tag) == 0, "dma_done.tag offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_done, bytes) == 8, "dma_done.bytes offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_done, blocks) == 16, "dma_done.blocks offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_done, failed) == 20, "dma_done.failed offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_done, first_failed) == 24, "dma_done.first_failed offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_done, value) == 28, "dma_done.value offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_done, limit) == 32, "dma_done.limit offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_done, block_status) == 36, "dma_done.block_status offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_done, status) == 38, "dma_done.status offset");
 
 /* Virtual KV address: 89 bits in two words. Fields outside their width are cut. */
 struct speckv_address {
