@@ -9,7 +9,7 @@ import numpy as np
 
 FORMAT_VERSION: Final = 1
 MAGIC: Final = 0x564B5053
-ABI_ID: Final = 0x39ACC0D48B9A5BC7
+ABI_ID: Final = 0xC6523DD5DA7CC2A3
 
 AXI_BITS: Final = 512
 LINE_BYTES: Final = 64
@@ -711,8 +711,8 @@ BUFFER_ENTRY: Final = np.dtype(
 DMA_JOB: Final = np.dtype(
     {
         "names": [
-            "table",
-            "results",
+            "table_address",
+            "results_address",
             "records",
             "records_bytes",
             "blocks",
@@ -855,7 +855,7 @@ REGISTERS: Final = {
         "constant",
         64,
         {
-            "abi_id": RegisterField(0, 64, 0x39ACC0D48B9A5BC7),
+            "abi_id": RegisterField(0, 64, 0xC6523DD5DA7CC2A3),
         },
     ),
     "control": Register(
@@ -869,12 +869,13 @@ REGISTERS: Final = {
     "status": Register(
         0x014,
         "ro",
-        4,
+        5,
         {
             "idle": RegisterField(0, 1, 0),
             "late": RegisterField(1, 1, 0),
             "completion_full": RegisterField(2, 1, 0),
             "halted": RegisterField(3, 1, 0),
+            "cancelling": RegisterField(4, 1, 0),
         },
     ),
     "interrupt_enable": Register(
@@ -1000,7 +1001,7 @@ REGISTERS: Final = {
         {
             "prefetch_depth": RegisterField(0, 9, 4),
             "compression_scheme": RegisterField(9, 3, 2),
-            "runs_in_flight": RegisterField(12, 3, 1),
+            "runs_in_flight": RegisterField(12, 3, 2),
         },
     ),
     "prefetch_slice": Register(

@@ -165,8 +165,8 @@ module speckv_csr
       unique case ({s_axi_araddr_i[RegisterAddressBits-1:2], 2'b00})
         12'h000: s_axi_rdata_o <= 32'h564B5053;  // id
         12'h004: s_axi_rdata_o <= 32'h00000001;  // version
-        12'h008: s_axi_rdata_o <= 32'h8B9A5BC7;  // abi_id
-        12'h00C: s_axi_rdata_o <= 32'h39ACC0D4;  // abi_id
+        12'h008: s_axi_rdata_o <= 32'hDA7CC2A3;  // abi_id
+        12'h00C: s_axi_rdata_o <= 32'hC6523DD5;  // abi_id
         12'h010: begin
           s_axi_rdata_o[0:0] <= state_q.control;
         end  // control
@@ -175,6 +175,7 @@ module speckv_csr
           s_axi_rdata_o[1:1] <= value_i.status_late;
           s_axi_rdata_o[2:2] <= value_i.status_completion_full;
           s_axi_rdata_o[3:3] <= value_i.status_halted;
+          s_axi_rdata_o[4:4] <= value_i.status_cancelling;
         end  // status
         12'h018: begin
           s_axi_rdata_o[0:0] <= state_q.interrupt_enable_completion;

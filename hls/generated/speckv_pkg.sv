@@ -2,7 +2,7 @@
 package speckv_pkg;
   localparam int unsigned FormatVersion = 1;
   localparam logic [31:0] Magic = 32'h564B5053;
-  localparam logic [63:0] AbiId = 64'h39ACC0D48B9A5BC7;
+  localparam logic [63:0] AbiId = 64'hC6523DD5DA7CC2A3;
 
   localparam int unsigned AxiBits = 512;
   localparam int unsigned LineBytes = 64;
@@ -323,8 +323,8 @@ package speckv_pkg;
     logic [63:0] blocks;
     logic [63:0] records_bytes;
     logic [63:0] records;
-    logic [63:0] results;
-    logic [63:0] table;
+    logic [63:0] results_address;
+    logic [63:0] table_address;
   } dma_job_t;
   localparam int unsigned DmaJobBytes = 64;
   localparam bit DmaJobSizeOk = 1'(1 / int'($bits(dma_job_t) == 8 * 64));
@@ -398,6 +398,7 @@ package speckv_pkg;
     logic [0:0] status_late;
     logic [0:0] status_completion_full;
     logic [0:0] status_halted;
+    logic [0:0] status_cancelling;
     logic [31:0] command_head;
     logic [31:0] completion_tail;
     logic [8:0] parameters_prefetch_depth;

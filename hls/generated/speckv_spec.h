@@ -7,7 +7,7 @@
 
 #define SPECKV_FORMAT_VERSION 1u
 #define SPECKV_MAGIC 0x564B5053u
-#define SPECKV_ABI_ID 0x39ACC0D48B9A5BC7ull
+#define SPECKV_ABI_ID 0xC6523DD5DA7CC2A3ull
 
 #define SPECKV_AXI_BITS 512u
 #define SPECKV_LINE_BYTES 64u
@@ -308,8 +308,8 @@ struct speckv_buffer_entry {
 };
 
 struct speckv_dma_job {
-  uint64_t table; /* address of the descriptors; a multiple of line_bytes */
-  uint64_t results; /* where the completions go; a multiple of line_bytes; 0: nowhere */
+  uint64_t table_address; /* of the descriptors; a multiple of line_bytes */
+  uint64_t results_address; /* of the completions; a multiple of line_bytes; 0: nowhere */
   uint64_t records; /* base of the records port's buffer; copy: of the source */
   uint64_t records_bytes; /* its size */
   uint64_t blocks; /* base of the blocks port's buffer; copy: of the target */
@@ -350,6 +350,8 @@ struct speckv_dma_done {
 #define SPECKV_REG_STATUS_COMPLETION_FULL_MASK 0x1u
 #define SPECKV_REG_STATUS_HALTED_SHIFT 3u
 #define SPECKV_REG_STATUS_HALTED_MASK 0x1u
+#define SPECKV_REG_STATUS_CANCELLING_SHIFT 4u
+#define SPECKV_REG_STATUS_CANCELLING_MASK 0x1u
 #define SPECKV_REG_INTERRUPT_ENABLE 0x018u
 #define SPECKV_REG_INTERRUPT_ENABLE_COMPLETION_SHIFT 0u
 #define SPECKV_REG_INTERRUPT_ENABLE_COMPLETION_MASK 0x1u
@@ -613,8 +615,8 @@ SPECKV_STATIC_ASSERT(sizeof(struct speckv_buffer_entry) == 16, "buffer_entry siz
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_buffer_entry, base) == 0, "buffer_entry.base offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_buffer_entry, bytes) == 8, "buffer_entry.bytes offset");
 SPECKV_STATIC_ASSERT(sizeof(struct speckv_dma_job) == 64, "dma_job size");
-SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_job, table) == 0, "dma_job.table offset");
-SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_job, results) == 8, "dma_job.results offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_job, table_address) == 0, "dma_job.table_address offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_job, results_address) == 8, "dma_job.results_address offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_job, records) == 16, "dma_job.records offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_job, records_bytes) == 24, "dma_job.records_bytes offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_job, blocks) == 32, "dma_job.blocks offset");

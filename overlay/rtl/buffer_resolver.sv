@@ -6,28 +6,35 @@
 module buffer_resolver
   import speckv_pkg::*;
 (
-    input  wire                 clk_i,
-    input  wire                 rst_i,
-    input  wire          [63:0] table_base_i,
-    input  wire          [31:0] table_slots_i,
-    input  wire                 start_i,
-    input  command_t            command_i,          // stands until done_o
-    output logic                done_o,             // a pulse
-    output logic         [15:0] status_o,           // command_status: ok, bad_buffer, device_error
-    output logic         [31:0] value_o,            // the number that is no good, or bytes past the end
-    output buffer_entry_t [4:0] buffers_o,          // source, target, descriptors, results, codebooks from 0 up
-    output logic         [63:0] request_address_o,
-    output logic                request_valid_o,
-    input  wire                 request_ready_i,
-    input  wire         [511:0] response_data_i,
-    input  wire                 response_error_i,
-    input  wire                 response_valid_i
+    input  wire                   clk_i,
+    input  wire                   rst_i,
+    input  wire           [ 63:0] table_base_i,
+    input  wire           [ 31:0] table_slots_i,
+    input  wire                   start_i,
+    input  command_t              command_i,          // stands until done_o
+    output logic                  done_o,             // a pulse
+    output logic          [ 15:0] status_o,           // command_status: ok, bad_buffer, device_error
+    output logic          [ 31:0] value_o,            // the number that is no good, or bytes past the end
+    output buffer_entry_t [  4:0] buffers_o,          // source, target, descriptors, results, codebooks from 0 up
+    output logic          [ 63:0] request_address_o,
+    output logic                  request_valid_o,
+    input  wire                   request_ready_i,
+    input  wire           [511:0] response_data_i,
+    input  wire                   response_error_i,
+    input  wire                   response_valid_i
 );
   localparam int unsigned Descriptors = 2;
   localparam int unsigned Results = 3;
   localparam int unsigned Count = 5;
 
-  typedef enum logic [2:0] {Rest, Look, Wait, Keep, Judge, Done} state_e;
+  typedef enum logic [2:0] {
+    Rest,
+    Look,
+    Wait,
+    Keep,
+    Judge,
+    Done
+  } state_e;
   state_e state_q;
   logic [2:0] which_q;
   buffer_entry_t entry_q;
@@ -56,7 +63,8 @@ module buffer_resolver
     descriptors_end_q <= {1'b0, command_i.descriptors_line, 6'd0} + {1'b0, command_i.count, 6'd0};
     results_end_q <= {1'b0, command_i.results_line, 6'd0} + {3'd0, command_i.count, 4'd0};
     unique case (state_q)
-      Rest: if (start_i) begin
+      Rest:
+      if (start_i) begin
         state_q   <= Look;
         which_q   <= '0;
         status_o  <= CommandStatusOk;
@@ -70,7 +78,8 @@ module buffer_resolver
         value_o  <= number;
         state_q  <= Done;
       end else if (request_ready_i) state_q <= Wait;
-      Wait: if (response_valid_i) begin
+      Wait:
+      if (response_valid_i) begin
         entry_q <= response_data_i[number[1:0]*128+:128];
         state_q <= Keep;
         if (response_error_i) begin

@@ -5,11 +5,11 @@
 module command_check
   import speckv_pkg::*;
 (
-    input  command_t    command_i,
-    output logic [ 2:0] class_o,    // one bit: dma_batch, prefetch, poll_done from bit 0 up; none: set_param, or bad
-    output logic        set_o,      // a set_param that is good
-    output logic        bad_o,
-    output logic [31:0] value_o,    // of a bad one: what was found
+    input command_t command_i,
+    output logic [2:0] class_o,  // one bit: dma_batch, prefetch, poll_done from bit 0 up; none: set_param, or bad
+    output logic set_o,  // a set_param that is good
+    output logic bad_o,
+    output logic [31:0] value_o,  // of a bad one: what was found
     output logic [31:0] limit_o
 );
   localparam logic [31:0] MaxRunsInFlight = 32'd4;
@@ -27,15 +27,17 @@ module command_check
       32'(ParameterRunsInFlight):      {low, high} = {32'd1, MaxRunsInFlight};
       32'(ParameterPrefetchSlice):     {low, high} = {32'd1, 32'(MaxBatch)};
       32'(ParameterCommandTimeoutUs):  {low, high} = {32'd1, MaxTimeoutUs};
-      default: {known, low, high} = {1'b0, 64'd0};
+      default:                         {known, low, high} = {1'b0, 64'd0};
     endcase
   end
 
   always_comb begin
-    moves   = command_i.opcode == OpcodeDmaBatch || command_i.opcode == OpcodePrefetch;
-    class_o = {command_i.opcode == OpcodePollDone, command_i.opcode == OpcodePrefetch, command_i.opcode == OpcodeDmaBatch};
-    set_o   = command_i.opcode == OpcodeSetParam;
-    bad_o   = ~set_o & ~|class_o;
+    moves = command_i.opcode == OpcodeDmaBatch || command_i.opcode == OpcodePrefetch;
+    class_o = {
+      command_i.opcode == OpcodePollDone, command_i.opcode == OpcodePrefetch, command_i.opcode == OpcodeDmaBatch
+    };
+    set_o = command_i.opcode == OpcodeSetParam;
+    bad_o = ~set_o & ~|class_o;
     value_o = 32'(command_i.opcode);
     limit_o = 32'(OpcodePollDone);
     if (set_o && !known) begin

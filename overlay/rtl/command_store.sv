@@ -11,34 +11,34 @@ module command_store
     input wire clk_i,
     input wire rst_i,
 
-    output logic                  full_o,         // not to be pushed to; stands a cycle after a push or an end
-    input  wire                   push_i,
-    input  command_t              push_command_i,
-    input  wire       [      2:0] push_class_i,   // one bit: dma_batch, prefetch, poll_done from bit 0 up
-    input  wire       [     47:0] push_time_i,
+    output logic            full_o,          // not to be pushed to
+    input  wire             push_i,          // at most every third cycle
+    input  command_t        push_command_i,
+    input  wire      [ 2:0] push_class_i,    // one bit: dma_batch, prefetch, poll_done from bit 0 up
+    input  wire      [47:0] push_time_i,
 
-    input  wire                   take_i,         // waits no longer
-    input  wire                   end_i,          // is gone
-    input  wire  [IndexBits-1:0]  index_i,        // of take and end
+    input wire                 take_i,  // waits no longer
+    input wire                 end_i,   // is gone
+    input wire [IndexBits-1:0] index_i, // of take and end
 
-    input  wire  [IndexBits-1:0]  read_index_i,
-    output command_t              read_command_o, // a cycle later
-    output logic [         47:0]  read_time_o,
+    input  wire      [IndexBits-1:0] read_index_i,
+    output command_t                 read_command_o,  // a cycle later
+    output logic     [         47:0] read_time_o,
 
-    input  wire                   scan_i,
-    input  wire  [          2:0]  scan_classes_i, // held until scan_done_o, like what follows
-    input  wire                   scan_waiting_i, // those that wait only
-    input  wire                   scan_any_i,     // of any owner
-    input  wire  [         31:0]  scan_owner_i,
-    output logic                  scan_done_o,    // a pulse, with
-    output logic [IndexBits  :0]  scan_count_o,   // how many there are, and of the oldest
-    output logic [IndexBits-1:0]  scan_index_o,
-    output logic                  scan_poll_o,    // that it is a poll_done
+    input  wire                  scan_i,
+    input  wire  [          2:0] scan_classes_i,  // held until scan_done_o, like what follows
+    input  wire                  scan_waiting_i,  // those that wait only
+    input  wire                  scan_any_i,      // of any owner
+    input  wire  [         31:0] scan_owner_i,
+    output logic                 scan_done_o,     // a pulse, with
+    output logic [IndexBits : 0] scan_count_o,    // how many there are, and of the oldest
+    output logic [IndexBits-1:0] scan_index_o,
+    output logic                 scan_poll_o,     // that it is a poll_done
 
-    output logic [          2:0]  waiting_o,      // whether any of a class waits
-    output logic [IndexBits  :0]  prefetches_o,   // that wait
-    output logic                  polls_o,        // whether any poll_done is open
-    output logic                  empty_o
+    output logic [          2:0] waiting_o,     // whether any of a class waits
+    output logic [IndexBits : 0] prefetches_o,  // that wait
+    output logic                 polls_o,       // whether any poll_done is open
+    output logic                 empty_o
 );
   typedef struct packed {
     logic [31:0] owner;
@@ -61,7 +61,6 @@ module command_store
   logic [IndexBits-1:0] free_q;
   always_ff @(posedge clk_i) begin
     free_q <= free;
-    full_o <= (&open_q) | push_i;
     if (push_i) begin
       key_q[free_q]     <= '{owner: push_command_i.owner, number: number_q, kind: push_class_i};
       command_q[free_q] <= {push_time_i, push_command_i};
@@ -75,18 +74,16 @@ module command_store
       open_q    <= '0;
       waiting_q <= '0;
       number_q  <= '0;
-      full_o    <= 1'b1;
     end
   end
 
   always_ff @(posedge clk_i) {read_time_o, read_command_o} <= command_q[read_index_i];
 
-  always_ff @(posedge clk_i) begin
-    for (int c = 0; c < 3; ++c) waiting_o[c] <= |waiting_q[c];
-    prefetches_o <= (IndexBits + 1)'($countones(waiting_q[1]));
-    polls_o <= |waiting_q[2];
-    empty_o <= ~|open_q;
-  end
+  assign full_o  = &open_q;
+  assign empty_o = ~|open_q;
+  assign polls_o = |waiting_q[2];
+  always_comb for (int c = 0; c < 3; ++c) waiting_o[c] = |waiting_q[c];
+  always_ff @(posedge clk_i) prefetches_o <= (IndexBits + 1)'($countones(waiting_q[1]));
 
   // The scan: a key is read in one cycle and looked at in the next.
   logic scanning_q;
@@ -134,10 +131,13 @@ module command_store
   end
 
 `ifndef SYNTHESIS
-  always_ff @(posedge clk_i) if (!rst_i) begin
-    assert (!(push_i && (open_q[free_q]))) else $fatal(1, "a push into a full store");
-    assert (!(end_i && !open_q[index_i])) else $fatal(1, "an end of nothing");
-  end
+  always_ff @(posedge clk_i)
+    if (!rst_i) begin
+      assert (!(push_i && (open_q[free_q])))
+      else $fatal(1, "a push into a full store");
+      assert (!(end_i && !open_q[index_i]))
+      else $fatal(1, "an end of nothing");
+    end
 `endif
 endmodule
 

@@ -6,28 +6,28 @@
 module completion_writer
   import speckv_pkg::*;
 (
-    input  wire                        clk_i,
-    input  wire                        rst_i,
-    input  wire                        clear_i,           // back to an empty ring
-    input  wire  [               63:0] base_i,
-    input  wire  [                4:0] slots_log2_i,
-    input  wire  [               31:0] head_i,            // what the host has read
-    output logic [               31:0] tail_o,            // what has been written
-    output logic                       full_o,            // a completion waits for room
-    input  command_completion_t        completion_i,      // its number apart
-    input  wire                        completion_valid_i,
-    output logic                       completion_ready_o,
-    output logic                       done_o,            // a pulse: it is in memory
-    output logic                       error_o,           // with done_o: or rather is not
-    output logic [               63:0] m_axi_awaddr_o,
-    output logic                       m_axi_awvalid_o,
-    input  wire                        m_axi_awready_i,
-    output logic [              511:0] m_axi_wdata_o,
-    output logic                       m_axi_wvalid_o,
-    input  wire                        m_axi_wready_i,
-    input  wire  [                1:0] m_axi_bresp_i,
-    input  wire                        m_axi_bvalid_i,
-    output logic                       m_axi_bready_o
+    input  wire                         clk_i,
+    input  wire                         rst_i,
+    input  wire                         clear_i,             // back to an empty ring
+    input  wire                 [ 63:0] base_i,
+    input  wire                 [  4:0] slots_log2_i,
+    input  wire                 [ 31:0] head_i,              // what the host has read
+    output logic                [ 31:0] tail_o,              // what has been written
+    output logic                        full_o,              // a completion waits for room
+    input  command_completion_t         completion_i,        // its number apart
+    input  wire                         completion_valid_i,
+    output logic                        completion_ready_o,
+    output logic                        done_o,              // a pulse: it is in memory
+    output logic                        error_o,             // with done_o: or rather is not
+    output logic                [ 63:0] m_axi_awaddr_o,
+    output logic                        m_axi_awvalid_o,
+    input  wire                         m_axi_awready_i,
+    output logic                [511:0] m_axi_wdata_o,
+    output logic                        m_axi_wvalid_o,
+    input  wire                         m_axi_wready_i,
+    input  wire                 [  1:0] m_axi_bresp_i,
+    input  wire                         m_axi_bvalid_i,
+    output logic                        m_axi_bready_o
 );
   logic [31:0] mask;
   logic room_q;
