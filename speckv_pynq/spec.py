@@ -9,7 +9,7 @@ import numpy as np
 
 FORMAT_VERSION: Final = 1
 MAGIC: Final = 0x564B5053
-ABI_ID: Final = 0x120861759E276E56
+ABI_ID: Final = 0x71131B0F197137D7
 
 AXI_BITS: Final = 512
 LINE_BYTES: Final = 64
@@ -697,8 +697,8 @@ CANDIDATE: Final = np.dtype(
 DMA_JOB: Final = np.dtype(
     {
         "names": [
-            "table",
-            "results",
+            "table_address",
+            "results_address",
             "records",
             "records_bytes",
             "blocks",

@@ -2,7 +2,7 @@
 package speckv_pkg;
   localparam int unsigned FormatVersion = 1;
   localparam logic [31:0] Magic = 32'h564B5053;
-  localparam logic [63:0] AbiId = 64'h120861759E276E56;
+  localparam logic [63:0] AbiId = 64'h71131B0F197137D7;
 
   localparam int unsigned AxiBits = 512;
   localparam int unsigned LineBytes = 64;
@@ -315,8 +315,8 @@ package speckv_pkg;
     logic [63:0] blocks;
     logic [63:0] records_bytes;
     logic [63:0] records;
-    logic [63:0] results;
-    logic [63:0] table;
+    logic [63:0] results_address;
+    logic [63:0] table_address;
   } dma_job_t;
   localparam int unsigned DmaJobBytes = 64;
   localparam bit DmaJobSizeOk = 1'(1 / int'($bits(dma_job_t) == 8 * 64));

@@ -7,7 +7,7 @@
 
 #define SPECKV_FORMAT_VERSION 1u
 #define SPECKV_MAGIC 0x564B5053u
-#define SPECKV_ABI_ID 0x120861759E276E56ull
+#define SPECKV_ABI_ID 0x71131B0F197137D7ull
 
 #define SPECKV_AXI_BITS 512u
 #define SPECKV_LINE_BYTES 64u
@@ -303,8 +303,8 @@ struct speckv_candidate {
 };
 
 struct speckv_dma_job {
-  uint64_t table; /* address of the descriptors; a multiple of line_bytes */
-  uint64_t results; /* where the completions go; a multiple of line_bytes; 0: nowhere */
+  uint64_t table_address; /* of the descriptors; a multiple of line_bytes */
+  uint64_t results_address; /* of the completions; a multiple of line_bytes; 0: nowhere */
   uint64_t records; /* base of the records port's buffer; copy: of the source */
   uint64_t records_bytes; /* its size */
   uint64_t blocks; /* base of the blocks port's buffer; copy: of the target */
@@ -533,8 +533,8 @@ SPECKV_STATIC_ASSERT(offsetof(struct speckv_candidate, flags) == 14, "candidate.
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_candidate, address_high) == 16, "candidate.address_high offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_candidate, address_low) == 24, "candidate.address_low offset");
 SPECKV_STATIC_ASSERT(sizeof(struct speckv_dma_job) == 64, "dma_job size");
-SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_job, table) == 0, "dma_job.table offset");
-SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_job, results) == 8, "dma_job.results offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_job, table_address) == 0, "dma_job.table_address offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_job, results_address) == 8, "dma_job.results_address offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_job, records) == 16, "dma_job.records offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_job, records_bytes) == 24, "dma_job.records_bytes offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_job, blocks) == 32, "dma_job.blocks offset");
