@@ -139,7 +139,9 @@ class Bench:
                     await self.cycle()
                 assert self.seen[0].key in victims, f"evicts {self.seen[0]}, not one of {victims}"
                 self.note([self.home.evict(self.seen[0].key)])
-        assert got == want, f"{request}: {got.name}, not {want.name}; {self.home.block(request.key)}"
+        assert got == want, (
+            f"{request}: {got.name}, not {want.name}; {self.home.block(request.key)}"
+        )
         return got
 
     def note(self, notices: list[Notice]) -> None:
