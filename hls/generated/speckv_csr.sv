@@ -165,8 +165,8 @@ module speckv_csr
       unique case ({s_axi_araddr_i[RegisterAddressBits-1:2], 2'b00})
         12'h000: s_axi_rdata_o <= 32'h564B5053;  // id
         12'h004: s_axi_rdata_o <= 32'h00000001;  // version
-        12'h008: s_axi_rdata_o <= 32'hDA7CC2A3;  // abi_id
-        12'h00C: s_axi_rdata_o <= 32'hC6523DD5;  // abi_id
+        12'h008: s_axi_rdata_o <= 32'hFCD85577;  // abi_id
+        12'h00C: s_axi_rdata_o <= 32'h91EDCFC6;  // abi_id
         12'h010: begin
           s_axi_rdata_o[0:0] <= state_q.control;
         end  // control
