@@ -29,6 +29,7 @@ STRUCTS = (
     "record_header",
     "descriptor",
     "completion",
+    "page_table_entry",
     "codebook_header",
     "command",
     "command_completion",
@@ -37,7 +38,7 @@ STRUCTS = (
     "prediction",
     "candidate",
 )
-# Driver's ring and predictor: value groups of the spec -> the prefix of their names.
+# Driver's ring, predictor, translation and directory: value groups of the spec -> the prefix of their names.
 RING_GROUPS = {
     "opcodes": "opcode",
     "moves": "move",
@@ -46,6 +47,11 @@ RING_GROUPS = {
     "command_status": "command_status",
     "prediction_flags": "prediction_flag",
     "candidate_flags": "candidate_flag",
+    "page_flags": "page_flag",
+    "translation_status": "translation",
+    "invalidations": "invalidate",
+    "home_requests": "home_request",
+    "home_answers": "home_answer",
 }
 
 # template -> output, relative to the repository; "{kernel}" makes one output a kernel

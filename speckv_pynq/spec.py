@@ -9,7 +9,7 @@ import numpy as np
 
 FORMAT_VERSION: Final = 1
 MAGIC: Final = 0x564B5053
-ABI_ID: Final = 0xE3102AD26BC6AA7B
+ABI_ID: Final = 0x87B94DC7EB900316
 
 AXI_BITS: Final = 512
 LINE_BYTES: Final = 64
@@ -48,6 +48,7 @@ PREDICTOR_MAGIC: Final = 1347113043
 PREDICTOR_VERSION: Final = 1
 PREDICTOR_BLOCK: Final = 8
 PREDICTOR_MAX_CAPACITY: Final = 16777216
+PAGE_PROBE_LIMIT: Final = 16
 RING_SLOTS: Final = 256
 
 
@@ -167,6 +168,55 @@ class CandidateFlag(IntFlag):
     """Bits of a candidate's flags."""
 
     KNOWN = 1
+
+
+class PageFlag(IntFlag):
+    """Bits of a page table entry's flags."""
+
+    VALID = 1
+    DELETED = 2
+
+
+class Translation(IntEnum):
+    """What the translation unit answers."""
+
+    OK = 0
+    NOT_MAPPED = 1
+    BAD_ENTRY = 2
+    BUS_ERROR = 3
+    WALK_TIMEOUT = 4
+
+
+class Invalidate(IntEnum):
+    """What the translation unit forgets."""
+
+    KEY = 0
+    REQUEST = 1
+    EVERYTHING = 2
+
+
+class HomeRequest(IntEnum):
+    """Requests to the directory in RTL."""
+
+    GET_SHARED = 0
+    GET_MODIFIED = 1
+    PUT_CLEAN = 2
+    ACK = 3
+    PUT_DIRTY = 4
+    WRITE_BACK = 5
+    FENCE = 6
+    JOIN = 7
+
+
+class HomeAnswer(IntEnum):
+    """Answers of the directory in RTL."""
+
+    GRANTED = 0
+    WAITING = 1
+    BUSY = 2
+    DONE = 3
+    REFUSED = 4
+    EVICTING = 5
 
 
 class DirectoryState(IntEnum):
@@ -444,6 +494,50 @@ COMPLETION: Final = np.dtype(
         ],
         "offsets": [0, 2, 4, 8, 12],
         "itemsize": 16,
+    }
+)
+PAGE_TABLE_ENTRY: Final = np.dtype(
+    {
+        "names": [
+            "key_high",
+            "key_low",
+            "record_offset",
+            "layout_fingerprint",
+            "codebook_fingerprint",
+            "record_bytes",
+            "first_position",
+            "tokens",
+            "heads",
+            "head_dim",
+            "first_layer",
+            "first_head",
+            "codebook_slot",
+            "dtype",
+            "kinds",
+            "layer_count",
+            "flags",
+        ],
+        "formats": [
+            "<u8",
+            "<u8",
+            "<u8",
+            "<u8",
+            "<u8",
+            "<u4",
+            "<u4",
+            "<u2",
+            "<u2",
+            "<u2",
+            "<u2",
+            "<u2",
+            "<u2",
+            "<u1",
+            "<u1",
+            "<u1",
+            "<u1",
+        ],
+        "offsets": [0, 8, 16, 24, 32, 40, 44, 48, 50, 52, 54, 56, 58, 60, 61, 62, 63],
+        "itemsize": 64,
     }
 )
 CODEBOOK_HEADER: Final = np.dtype(

@@ -2,7 +2,7 @@
 package speckv_pkg;
   localparam int unsigned FormatVersion = 1;
   localparam logic [31:0] Magic = 32'h564B5053;
-  localparam logic [63:0] AbiId = 64'hE3102AD26BC6AA7B;
+  localparam logic [63:0] AbiId = 64'h87B94DC7EB900316;
 
   localparam int unsigned AxiBits = 512;
   localparam int unsigned LineBytes = 64;
@@ -39,6 +39,7 @@ package speckv_pkg;
   localparam int unsigned PredictorVersion = 1;
   localparam int unsigned PredictorBlock = 8;
   localparam int unsigned PredictorMaxCapacity = 16777216;
+  localparam int unsigned PageProbeLimit = 16;
   localparam int unsigned RingSlots = 256;
 
   localparam logic [7:0] SchemeRaw = 8'd0;
@@ -111,6 +112,35 @@ package speckv_pkg;
 
   localparam logic [15:0] CandidateFlagKnown = 16'd1;
 
+  localparam logic [15:0] PageFlagValid = 16'd1;
+  localparam logic [15:0] PageFlagDeleted = 16'd2;
+
+  localparam logic [15:0] TranslationOk = 16'd0;
+  localparam logic [15:0] TranslationNotMapped = 16'd1;
+  localparam logic [15:0] TranslationBadEntry = 16'd2;
+  localparam logic [15:0] TranslationBusError = 16'd3;
+  localparam logic [15:0] TranslationWalkTimeout = 16'd4;
+
+  localparam logic [15:0] InvalidateKey = 16'd0;
+  localparam logic [15:0] InvalidateRequest = 16'd1;
+  localparam logic [15:0] InvalidateEverything = 16'd2;
+
+  localparam logic [15:0] HomeRequestGetShared = 16'd0;
+  localparam logic [15:0] HomeRequestGetModified = 16'd1;
+  localparam logic [15:0] HomeRequestPutClean = 16'd2;
+  localparam logic [15:0] HomeRequestAck = 16'd3;
+  localparam logic [15:0] HomeRequestPutDirty = 16'd4;
+  localparam logic [15:0] HomeRequestWriteBack = 16'd5;
+  localparam logic [15:0] HomeRequestFence = 16'd6;
+  localparam logic [15:0] HomeRequestJoin = 16'd7;
+
+  localparam logic [15:0] HomeAnswerGranted = 16'd0;
+  localparam logic [15:0] HomeAnswerWaiting = 16'd1;
+  localparam logic [15:0] HomeAnswerBusy = 16'd2;
+  localparam logic [15:0] HomeAnswerDone = 16'd3;
+  localparam logic [15:0] HomeAnswerRefused = 16'd4;
+  localparam logic [15:0] HomeAnswerEvicting = 16'd5;
+
   // Packed most significant field first, so the last field in memory stands first here.
   typedef struct packed {
     logic [31:0] crc32c;
@@ -170,6 +200,29 @@ package speckv_pkg;
   } completion_t;
   localparam int unsigned CompletionBytes = 16;
   localparam bit CompletionSizeOk = 1'(1 / int'($bits(completion_t) == 8 * 16));
+
+  // Packed most significant field first, so the last field in memory stands first here.
+  typedef struct packed {
+    logic [7:0] flags;
+    logic [7:0] layer_count;
+    logic [7:0] kinds;
+    logic [7:0] dtype;
+    logic [15:0] codebook_slot;
+    logic [15:0] first_head;
+    logic [15:0] first_layer;
+    logic [15:0] head_dim;
+    logic [15:0] heads;
+    logic [15:0] tokens;
+    logic [31:0] first_position;
+    logic [31:0] record_bytes;
+    logic [63:0] codebook_fingerprint;
+    logic [63:0] layout_fingerprint;
+    logic [63:0] record_offset;
+    logic [63:0] key_low;
+    logic [63:0] key_high;
+  } page_table_entry_t;
+  localparam int unsigned PageTableEntryBytes = 64;
+  localparam bit PageTableEntrySizeOk = 1'(1 / int'($bits(page_table_entry_t) == 8 * 64));
 
   // Packed most significant field first, so the last field in memory stands first here.
   typedef struct packed {

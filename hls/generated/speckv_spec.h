@@ -7,7 +7,7 @@
 
 #define SPECKV_FORMAT_VERSION 1u
 #define SPECKV_MAGIC 0x564B5053u
-#define SPECKV_ABI_ID 0xE3102AD26BC6AA7Bull
+#define SPECKV_ABI_ID 0x87B94DC7EB900316ull
 
 #define SPECKV_AXI_BITS 512u
 #define SPECKV_LINE_BYTES 64u
@@ -44,6 +44,7 @@
 #define SPECKV_PREDICTOR_VERSION 1u
 #define SPECKV_PREDICTOR_BLOCK 8u
 #define SPECKV_PREDICTOR_MAX_CAPACITY 16777216u
+#define SPECKV_PAGE_PROBE_LIMIT 16u
 #define SPECKV_RING_SLOTS 256u
 
 enum speckv_scheme {
@@ -140,6 +141,45 @@ enum speckv_candidate_flag {
   SPECKV_CANDIDATE_FLAG_KNOWN = 1,
 };
 
+enum speckv_page_flag {
+  SPECKV_PAGE_FLAG_VALID = 1,
+  SPECKV_PAGE_FLAG_DELETED = 2,
+};
+
+enum speckv_translation {
+  SPECKV_TRANSLATION_OK = 0,
+  SPECKV_TRANSLATION_NOT_MAPPED = 1,
+  SPECKV_TRANSLATION_BAD_ENTRY = 2,
+  SPECKV_TRANSLATION_BUS_ERROR = 3,
+  SPECKV_TRANSLATION_WALK_TIMEOUT = 4,
+};
+
+enum speckv_invalidate {
+  SPECKV_INVALIDATE_KEY = 0,
+  SPECKV_INVALIDATE_REQUEST = 1,
+  SPECKV_INVALIDATE_EVERYTHING = 2,
+};
+
+enum speckv_home_request {
+  SPECKV_HOME_REQUEST_GET_SHARED = 0,
+  SPECKV_HOME_REQUEST_GET_MODIFIED = 1,
+  SPECKV_HOME_REQUEST_PUT_CLEAN = 2,
+  SPECKV_HOME_REQUEST_ACK = 3,
+  SPECKV_HOME_REQUEST_PUT_DIRTY = 4,
+  SPECKV_HOME_REQUEST_WRITE_BACK = 5,
+  SPECKV_HOME_REQUEST_FENCE = 6,
+  SPECKV_HOME_REQUEST_JOIN = 7,
+};
+
+enum speckv_home_answer {
+  SPECKV_HOME_ANSWER_GRANTED = 0,
+  SPECKV_HOME_ANSWER_WAITING = 1,
+  SPECKV_HOME_ANSWER_BUSY = 2,
+  SPECKV_HOME_ANSWER_DONE = 3,
+  SPECKV_HOME_ANSWER_REFUSED = 4,
+  SPECKV_HOME_ANSWER_EVICTING = 5,
+};
+
 struct speckv_record_header {
   uint32_t magic; /* spec magic */
   uint16_t format_version; /* spec format_version */
@@ -189,6 +229,26 @@ struct speckv_completion {
   uint32_t record_bytes; /* header + payload, padded to whole lines; kv_prefetch: bytes of the candidates; 0 unless ok */
   uint32_t value; /* the offending value (its low 32 bits), where status is an error */
   uint32_t limit; /* what it should have been, or its bound (low 32 bits) */
+};
+
+struct speckv_page_table_entry {
+  uint64_t key_high; /* block key: the virtual address with only the bits of the key mask; high word */
+  uint64_t key_low; /* its low word */
+  uint64_t record_offset; /* as in the descriptor; a multiple of line_bytes */
+  uint64_t layout_fingerprint; /* as in the record header */
+  uint64_t codebook_fingerprint; /* as in the record header */
+  uint32_t record_bytes; /* header + payload, padded to whole lines: the descriptor's record_capacity */
+  uint32_t first_position; /* as in the record header */
+  uint16_t tokens; /* as in the record header */
+  uint16_t heads; /* as in the record header */
+  uint16_t head_dim; /* as in the record header */
+  uint16_t first_layer; /* as in the record header */
+  uint16_t first_head; /* as in the record header */
+  uint16_t codebook_slot; /* as in the descriptor */
+  uint8_t dtype; /* as in the record header */
+  uint8_t kinds; /* as in the record header */
+  uint8_t layer_count; /* as in the record header */
+  uint8_t flags; /* bit set of page_flags; 0: empty, and a walk ends here */
 };
 
 struct speckv_codebook_header {
@@ -408,6 +468,24 @@ SPECKV_STATIC_ASSERT(offsetof(struct speckv_completion, flags) == 2, "completion
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_completion, record_bytes) == 4, "completion.record_bytes offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_completion, value) == 8, "completion.value offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_completion, limit) == 12, "completion.limit offset");
+SPECKV_STATIC_ASSERT(sizeof(struct speckv_page_table_entry) == 64, "page_table_entry size");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_page_table_entry, key_high) == 0, "page_table_entry.key_high offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_page_table_entry, key_low) == 8, "page_table_entry.key_low offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_page_table_entry, record_offset) == 16, "page_table_entry.record_offset offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_page_table_entry, layout_fingerprint) == 24, "page_table_entry.layout_fingerprint offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_page_table_entry, codebook_fingerprint) == 32, "page_table_entry.codebook_fingerprint offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_page_table_entry, record_bytes) == 40, "page_table_entry.record_bytes offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_page_table_entry, first_position) == 44, "page_table_entry.first_position offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_page_table_entry, tokens) == 48, "page_table_entry.tokens offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_page_table_entry, heads) == 50, "page_table_entry.heads offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_page_table_entry, head_dim) == 52, "page_table_entry.head_dim offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_page_table_entry, first_layer) == 54, "page_table_entry.first_layer offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_page_table_entry, first_head) == 56, "page_table_entry.first_head offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_page_table_entry, codebook_slot) == 58, "page_table_entry.codebook_slot offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_page_table_entry, dtype) == 60, "page_table_entry.dtype offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_page_table_entry, kinds) == 61, "page_table_entry.kinds offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_page_table_entry, layer_count) == 62, "page_table_entry.layer_count offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_page_table_entry, flags) == 63, "page_table_entry.flags offset");
 SPECKV_STATIC_ASSERT(sizeof(struct speckv_codebook_header) == 64, "codebook_header size");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_codebook_header, magic) == 0, "codebook_header.magic offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_codebook_header, version) == 4, "codebook_header.version offset");
