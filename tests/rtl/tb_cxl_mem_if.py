@@ -80,6 +80,8 @@ async def any_traffic(dut: Any) -> None:
         decode_poison=setting("decode_poison", 0),
         ndr_credit=setting("ndr_credit", 0.5),
         drs_credit=setting("drs_credit", 0.5),
+        ndr_most=setting("answer_credits", 8),
+        drs_most=setting("answer_credits", 8),
     )
     host.stall = setting("host_stall", 0.2)
     places = [BASE + 64 * i for i in range(6)] + [BASE + SIZE - 64]

@@ -39,5 +39,5 @@ def test_rates_and_failures():
 @pytest.mark.parametrize("seed", range(4))
 def test_much_traffic_through_few_entries(seed):
     build = BUILD | {"ReqCredits": 4, "RwdCredits": 2}
-    settings = {"requests": 10000, "req_credits": 4, "rwd_credits": 2}
+    settings = {"requests": 10000, "req_credits": 4, "rwd_credits": 2, "answer_credits": 1}
     simulate(*BENCH, parameters=build, settings=settings, testcase="any_traffic", seed=seed)
