@@ -1,0 +1,46 @@
+"""The directory in RTL answers as the reference does, with evictions on top."""
+
+import pytest
+
+from tests.rtl.simulate import simulate
+
+SMALL = {"Entries": 16, "Ways": 4, "Agents": 4}
+ONE = {"Entries": 1, "Ways": 1, "Agents": 3}
+
+
+def random_run(operations, stall=0.0, seed=1):
+    settings = {"operations": operations, "stall": stall}
+    return simulate(
+        "coherence_directory",
+        "tb_coherence_directory",
+        parameters=SMALL,
+        settings=settings,
+        testcase="random_requests",
+        seed=seed,
+    )
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.6])
+def test_random_requests_are_answered_as_by_the_reference(stall):
+    assert random_run(5000, stall)["operations"] == 5000
+
+
+def test_an_operation_takes_at_most_six_cycles():
+    assert random_run(1000)["latency_cycles"] <= 6
+
+
+def test_every_request_in_every_reachable_state_of_one_entry():
+    got = simulate(
+        "coherence_directory",
+        "tb_coherence_directory",
+        parameters=ONE,
+        settings={"agents": 3, "ways": 1, "sets": 1, "keys": 2},
+        testcase="every_state",
+    )
+    assert got["states"] > 100
+
+
+@pytest.mark.slow
+def test_long_random_traces():
+    for seed in range(2, 6):
+        random_run(100_000, 0.2, seed)
