@@ -75,13 +75,11 @@ module dma_engine
     input  wire                       m_axi_bvalid_i,
     output logic                      m_axi_bready_o
 );
-  localparam int unsigned InFlight = 16;
-
   // verilator lint_off UNUSEDSIGNAL
   dma_job_t  job;  // its reserved byte
   // verilator lint_on UNUSEDSIGNAL
   dma_done_t counted;
-  logic start, stop, complete, fetch_idle, issue_idle, is_copy, plan_taken;
+  logic start, stop, complete, fetch_idle, issue_idle, is_copy, planned;
   logic [31:0] issued;
   assign is_copy = 16'(job.move) == MoveCopy;
   assign compress_o = 16'(job.move) == MoveCompress;
@@ -98,72 +96,68 @@ module dma_engine
       .job_o(job),
       .start_o(start),
       .stop_o(stop),
-      .plan_taken_i(plan_taken),
+      .planned_i(planned),
       .issued_o(issued),
       .complete_i(complete),
       .counted_i(counted)
   );
 
-  // Reading: answers are always taken at once, as nothing is asked for without room.
-  logic [57:0] fetch_line, read_line;
-  logic [6:0] fetch_beats, read_beats, ar_beats;
-  logic fetch_valid, read_valid, ar_ready;
-  assign m_axi_rready_o = 1'b1;
-  assign m_axi_arsize_o = 3'd6;
-  assign m_axi_arburst_o = 2'b01;
-  assign m_axi_arlen_o = 8'(ar_beats) - 8'd1;
-  assign m_axi_araddr_o[5:0] = '0;
-  axis_register #(
-      .Width(66)
-  ) u_ar (
-      .clk_i,
-      .rst_i,
-      .data_i (fetch_valid ? {1'b1, fetch_beats, fetch_line} : {1'b0, read_beats, read_line}),
-      .valid_i(fetch_valid || read_valid),
-      .ready_o(ar_ready),
-      .data_o ({m_axi_arid_o, ar_beats, m_axi_araddr_o[63:6]}),
-      .valid_o(m_axi_arvalid_o),
-      .ready_i(m_axi_arready_i)
-  );
-
   descriptor_t descriptor;
   logic [1:0] descriptor_response;
   logic descriptor_valid, descriptor_ready;
-  dma_fetch u_fetch (
-      .clk_i,
-      .rst_i,
-      .start_i(start),
-      .line_i(job.table_address[63:6]),
-      .count_i(job.count),
-      .stop_i(stop),
-      .idle_o(fetch_idle),
-      .ar_line_o(fetch_line),
-      .ar_beats_o(fetch_beats),
-      .ar_valid_o(fetch_valid),
-      .ar_ready_i(ar_ready),
-      .r_data_i(m_axi_rdata_i),
-      .r_response_i(m_axi_rresp_i),
-      .r_valid_i(m_axi_rvalid_i && m_axi_rid_i),
-      .descriptor_o(descriptor),
-      .response_o(descriptor_response),
-      .valid_o(descriptor_valid),
-      .ready_i(descriptor_ready)
-  );
-
-  localparam int unsigned PlanBits = $bits(completion_t) + 58 + 26 + 58 + 20;
-  logic [PlanBits-1:0] plan;
-  logic plan_valid, plan_ready;
-  descriptor_t codec_descriptor;
-  logic codec_valid, codec_ready;
   logic [57:0] source_line;
   logic [25:0] source_beats;
   logic source_final, source_run_valid, source_run_ready;
+  logic [1:0] source_response, reads_response;
+  logic source_valid, source_ready, reads_valid, reads_ready;
+  dma_read #(
+      .BufferBeats(BufferBeats)
+  ) u_read (
+      .clk_i,
+      .rst_i,
+      .start_i(start),
+      .table_line_i(job.table_address[63:6]),
+      .count_i(job.count),
+      .stop_i(stop),
+      .idle_o(fetch_idle),
+      .descriptor_o(descriptor),
+      .descriptor_response_o(descriptor_response),
+      .descriptor_valid_o(descriptor_valid),
+      .descriptor_ready_i(descriptor_ready),
+      .run_line_i(source_line),
+      .run_beats_i(source_beats),
+      .run_final_i(source_final),
+      .run_valid_i(source_run_valid),
+      .run_ready_o(source_run_ready),
+      .data_o(source_tdata_o),
+      .data_response_o(source_response),
+      .data_last_o(source_tlast_o),
+      .data_valid_o(source_valid),
+      .data_ready_i(source_ready),
+      .count_reads_i(!is_copy),
+      .reads_response_o(reads_response),
+      .reads_valid_o(reads_valid),
+      .reads_ready_i(reads_ready),
+      .m_axi_arid_o,
+      .m_axi_araddr_o,
+      .m_axi_arlen_o,
+      .m_axi_arsize_o,
+      .m_axi_arburst_o,
+      .m_axi_arvalid_o,
+      .m_axi_arready_i,
+      .m_axi_rid_i,
+      .m_axi_rdata_i,
+      .m_axi_rresp_i,
+      .m_axi_rlast_i,
+      .m_axi_rvalid_i,
+      .m_axi_rready_o
+  );
+
   completion_t plan_verdict;
   logic [57:0] plan_first_line, plan_second_line;
   logic [25:0] plan_first_beats;
   logic [19:0] plan_second_beats;
-  assign plan = {plan_verdict, plan_first_line, plan_first_beats, plan_second_line, plan_second_beats};
-  assign plan_taken = plan_valid && plan_ready;
+  logic plan_valid, plan_ready;
   dma_issue #(
       .MaxBlockBytes(MaxBlockBytes),
       .LastScheme(LastScheme)
@@ -189,9 +183,10 @@ module dma_engine
       .run_final_o(source_final),
       .run_valid_o(source_run_valid),
       .run_ready_i(source_run_ready),
-      .codec_descriptor_o(codec_descriptor),
-      .codec_valid_o(codec_valid),
-      .codec_ready_i(codec_ready),
+      .codec_descriptor_o(descriptor_tdata_o),
+      .codec_valid_o(descriptor_tvalid_o),
+      .codec_ready_i(descriptor_tready_i),
+      .planned_o(planned),
       .plan_verdict_o(plan_verdict),
       .plan_first_line_o(plan_first_line),
       .plan_first_beats_o(plan_first_beats),
@@ -201,95 +196,11 @@ module dma_engine
       .plan_ready_i(plan_ready)
   );
 
-  logic [PlanBits-1:0] head;
-  logic head_valid, head_taken;
-  // verilator lint_off PINCONNECTEMPTY
-  fifo #(
-      .Width(PlanBits),
-      .Depth(InFlight)
-  ) u_plans (
-      .clk_i,
-      .rst_i,
-      .data_i (plan),
-      .valid_i(plan_valid),
-      .ready_o(plan_ready),
-      .data_o (head),
-      .valid_o(head_valid),
-      .ready_i(head_taken),
-      .count_o()
-  );
-  fifo #(
-      .Width(512),
-      .Depth(InFlight)
-  ) u_descriptors (
-      .clk_i,
-      .rst_i,
-      .data_i (codec_descriptor),
-      .valid_i(codec_valid),
-      .ready_o(codec_ready),
-      .data_o (descriptor_tdata_o),
-      .valid_o(descriptor_tvalid_o),
-      .ready_i(descriptor_tready_i),
-      .count_o()
-  );
-
-  logic [511:0] source_data;
-  logic [  1:0] source_response;
-  logic source_last, source_valid, source_ready;
-  axi_reader #(
-      .Depth(BufferBeats)
-  ) u_reader (
-      .clk_i,
-      .rst_i,
-      .run_line_i(source_line),
-      .run_beats_i(source_beats),
-      .run_final_i(source_final),
-      .run_valid_i(source_run_valid),
-      .run_ready_o(source_run_ready),
-      .ar_line_o(read_line),
-      .ar_beats_o(read_beats),
-      .ar_valid_o(read_valid),
-      .ar_ready_i(ar_ready && !fetch_valid),
-      .r_data_i(m_axi_rdata_i),
-      .r_response_i(m_axi_rresp_i),
-      .r_last_i(m_axi_rlast_i),
-      .r_valid_i(m_axi_rvalid_i && !m_axi_rid_i),
-      .data_o(source_data),
-      .data_response_o(source_response),
-      .data_last_o(source_last),
-      .data_valid_o(source_valid),
-      .data_ready_i(source_ready)
-  );
-
-  // How the reads of each descriptor went, once the codec has all of its beats.
-  logic copy_ready, reads_valid, reads_ready, source_taken;
-  logic [1:0] bad_q, bad, reads_response;
-  assign source_tdata_o = source_data;
-  assign source_tlast_o = source_last;
+  // A copy's beats go past the codec.
+  logic collect_ready;
   assign source_tvalid_o = source_valid && !is_copy;
-  assign source_ready = is_copy ? copy_ready : source_tready_i;
-  assign source_taken = source_tvalid_o && source_tready_i;
-  assign bad = bad_q != '0 ? bad_q : source_response;
-  always_ff @(posedge clk_i) begin
-    if (source_taken) bad_q <= source_last ? '0 : bad;
-    if (rst_i) bad_q <= '0;
-  end
-  logic reads_room;
-  fifo #(
-      .Width(2),
-      .Depth(2 * InFlight)
-  ) u_reads (
-      .clk_i,
-      .rst_i,
-      .data_i (bad),
-      .valid_i(source_taken && source_last),
-      .ready_o(reads_room),
-      .data_o (reads_response),
-      .valid_o(reads_valid),
-      .ready_i(reads_ready),
-      .count_o()
-  );
-  // verilator lint_on PINCONNECTEMPTY
+  assign source_ready = is_copy ? collect_ready : source_tready_i;
+  assign target_tready_o = collect_ready && !is_copy;
 
   completion_t verdict;
   logic verdict_written, verdict_valid, verdict_ready;
@@ -297,31 +208,24 @@ module dma_engine
   logic [25:0] target_beats;
   logic target_final, target_run_valid, target_run_ready;
   logic [511:0] target_data;
-  logic target_strobe, target_last, target_valid, target_ready, collect_ready;
-  completion_t head_verdict;
-  logic [57:0] head_first_line, head_second_line;
-  logic [25:0] head_first_beats;
-  logic [19:0] head_second_beats;
-  assign {head_verdict, head_first_line, head_first_beats, head_second_line, head_second_beats} = head;
-  assign copy_ready = collect_ready;
-  assign target_tready_o = collect_ready && !is_copy;
+  logic target_strobe, target_last, target_valid, target_ready;
   dma_collect u_collect (
       .clk_i,
       .rst_i,
       .is_copy_i(is_copy),
-      .plan_verdict_i(head_verdict),
-      .plan_first_line_i(head_first_line),
-      .plan_first_beats_i(head_first_beats),
-      .plan_second_line_i(head_second_line),
-      .plan_second_beats_i(head_second_beats),
-      .plan_valid_i(head_valid),
-      .plan_ready_o(head_taken),
+      .plan_verdict_i(plan_verdict),
+      .plan_first_line_i(plan_first_line),
+      .plan_first_beats_i(plan_first_beats),
+      .plan_second_line_i(plan_second_line),
+      .plan_second_beats_i(plan_second_beats),
+      .plan_valid_i(plan_valid),
+      .plan_ready_o(plan_ready),
       .read_response_i(reads_response),
       .read_valid_i(reads_valid),
       .read_ready_o(reads_ready),
-      .data_i(is_copy ? source_data : target_tdata_i),
+      .data_i(is_copy ? source_tdata_o : target_tdata_i),
       .data_response_i(source_response),
-      .data_last_i(is_copy ? source_last : target_tlast_i),
+      .data_last_i(is_copy ? source_tlast_o : target_tlast_i),
       .data_valid_i(is_copy ? source_valid : target_tvalid_i),
       .data_ready_o(collect_ready),
       .completion_i(completion_tdata_i),
@@ -422,13 +326,6 @@ module dma_engine
       .notes_idle_i(notes_idle),
       .notes_failed_i(notes_failed)
   );
-
-  always_ff @(posedge clk_i) begin
-    if (!rst_i && source_taken && source_last) begin
-      assert (reads_room)
-      else $error("more descriptors read than can be under way");
-    end
-  end
 endmodule
 
 `default_nettype wire

@@ -1,8 +1,7 @@
 `default_nettype none
 
 // Takes descriptors one after the other: checks them, asks for what they read, hands them to the codec and says
-// what is to be written where (plan_*). It runs ahead of the data by as many descriptors as the queues behind it
-// hold. A descriptor that fails a check is a plan with a status and nothing else: no codec sees it.
+// what is to be written where (plan_*). Plans and descriptors wait in queues of 16, so that reads run ahead. A descriptor that fails a check is a plan with a status and nothing else: no codec sees it.
 module dma_issue
   import speckv_pkg::*;
 #(
@@ -35,7 +34,9 @@ module dma_issue
     output descriptor_t             codec_descriptor_o,
     output logic                    codec_valid_o,
     input  wire                     codec_ready_i,
-    // A verdict that is not ok, or up to two runs of lines to write (the second one only if its beats are not 0).
+    // The oldest plan: a verdict that is not ok, or up to two runs of lines to write (the second one only if its
+    // beats are not 0).
+    output logic                    planned_o,            // a plan was made
     output completion_t             plan_verdict_o,
     output logic             [57:0] plan_first_line_o,
     output logic             [25:0] plan_first_beats_o,
@@ -44,6 +45,8 @@ module dma_issue
     output logic                    plan_valid_o,
     input  wire                     plan_ready_i
 );
+  localparam int unsigned InFlight = 16;
+
   typedef enum logic [2:0] {
     Take,
     Check,
@@ -125,14 +128,48 @@ module dma_issue
   // What a block's first and second kind are, wherever they are read from or written to.
   logic [57:0] kind_line;
   logic [25:0] kind_beats;
-  assign kind_line = is_copy_i || key_beats != '0 ? key_line_q : value_line_q;
+  assign kind_line  = is_copy_i || key_beats != '0 ? key_line_q : value_line_q;
   assign kind_beats = is_copy_i ? capacity_beats : key_beats != '0 ? 26'(key_beats) : 26'(value_beats);
 
-  assign plan_verdict_o = verdict_q;
-  assign plan_first_line_o = is_compress_i ? record_line_q : kind_line;
-  assign plan_first_beats_o = is_compress_i ? capacity_beats : kind_beats;
-  assign plan_second_line_o = value_line_q;
-  assign plan_second_beats_o = has_both && !is_compress_i ? value_beats : '0;
+  logic plan_room, codec_room, sends;
+  assign sends = state_q == Send && plan_room && (codec_room || !ok || is_copy_i);
+  assign planned_o = sends;
+  // verilator lint_off PINCONNECTEMPTY
+  fifo #(
+      .Width($bits(completion_t) + 58 + 26 + 58 + 20),
+      .Depth(InFlight)
+  ) u_plans (
+      .clk_i,
+      .rst_i,
+      .data_i({
+        verdict_q,
+        is_compress_i ? record_line_q : kind_line,
+        is_compress_i ? capacity_beats : kind_beats,
+        value_line_q,
+        has_both && !is_compress_i ? value_beats : 20'd0
+      }),
+      .valid_i(sends),
+      .ready_o(plan_room),
+      .data_o({plan_verdict_o, plan_first_line_o, plan_first_beats_o, plan_second_line_o, plan_second_beats_o}),
+      .valid_o(plan_valid_o),
+      .ready_i(plan_ready_i),
+      .count_o()
+  );
+  fifo #(
+      .Width(512),
+      .Depth(InFlight)
+  ) u_descriptors (
+      .clk_i,
+      .rst_i,
+      .data_i (d_q),
+      .valid_i(sends && ok && !is_copy_i),
+      .ready_o(codec_room),
+      .data_o (codec_descriptor_o),
+      .valid_o(codec_valid_o),
+      .ready_i(codec_ready_i),
+      .count_o()
+  );
+  // verilator lint_on PINCONNECTEMPTY
 
   // A record is never longer than its header and the block itself.
   logic [25:0] record_beats;
@@ -146,13 +183,8 @@ module dma_issue
     else if (is_compress_i) {run_line_o, run_beats_o, run_final_o} = {kind_line, kind_beats, !has_both};
   end
 
-  // The plan and the codec's descriptor go out in the same cycle, then the reads.
-  logic second_read;
-  assign second_read = is_compress_i && has_both;
+  // The reads follow the plan.
   assign run_valid_o = state_q == ReadFirst || state_q == ReadSecond;
-  assign plan_valid_o = state_q == Send && (!ok || is_copy_i || codec_ready_i);
-  assign codec_valid_o = state_q == Send && ok && !is_copy_i && plan_ready_i;
-  assign codec_descriptor_o = d_q;
   assign descriptor_ready_o = state_q == Take;
   assign idle_o = state_q == Take;
 
@@ -184,8 +216,8 @@ module dma_issue
         value_line_q <= blocks_line_i + d_q.value_offset[63:6];
         state_q <= Send;
       end
-      Send: if (plan_valid_o && plan_ready_i) state_q <= ok ? ReadFirst : Take;
-      ReadFirst: if (run_ready_i) state_q <= second_read ? ReadSecond : Take;
+      Send: if (sends) state_q <= ok ? ReadFirst : Take;
+      ReadFirst: if (run_ready_i) state_q <= is_compress_i && has_both ? ReadSecond : Take;
       ReadSecond: if (run_ready_i) state_q <= Take;
       default: ;
     endcase

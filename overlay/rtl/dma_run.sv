@@ -17,7 +17,7 @@ module dma_run
     output dma_job_t              job_o,
     output logic                  start_o,
     output logic                  stop_o,
-    input  wire                   plan_taken_i,
+    input  wire                   planned_i,
     output logic           [31:0] issued_o,
     input  wire                   complete_i,
     input  wire dma_done_t        counted_i
@@ -40,7 +40,7 @@ module dma_run
   end
 
   always_ff @(posedge clk_i) begin
-    issued_o <= issued_o + 32'(plan_taken_i);
+    issued_o <= issued_o + 32'(planned_i);
     if (cancel_i) stop_o <= 1'b1;
     unique case (state_q)
       Idle: begin

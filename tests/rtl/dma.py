@@ -25,7 +25,7 @@ Verdict = tuple[int, int, int, int, int]  # a completion's fields
 
 def info_of(row: np.void) -> BlockInfo:
     """The block that a descriptor is about."""
-    values = {name: int(row[name]) for name in BlockInfo.__dataclass_fields__}
+    values: dict[str, Any] = {name: int(row[name]) for name in BlockInfo.__dataclass_fields__}
     return BlockInfo(**values | {"dtype": DType(values["dtype"]), "kinds": Kind(values["kinds"])})
 
 

@@ -391,10 +391,10 @@ async def cancelled(dut: Any) -> None:
 async def throughput(dut: Any) -> None:
     """Beats a cycle of long transfers on an ideal memory that is `latency` cycles away; one block's latency."""
     figures = {}
-    info = BlockInfo(32, 8, 128)  # 128 KiB
+    info = BlockInfo(*setting("shape", [32, 4, 128]))  # 64 KiB
     for move in (Move.COPY, Move.COMPRESS, Move.DECOMPRESS):
         bench = await start(dut, 1 << 22, latency=setting("latency", 40))
-        count = 6
+        count = setting("count", 4)
         if move == Move.COPY:
             table = np.zeros(count, spec.DESCRIPTOR)
             for i in range(count):
@@ -413,7 +413,7 @@ async def throughput(dut: Any) -> None:
         job = bench.job(move, table, **windows(bench))
         memory = bench.memory
         await expect(bench, job)
-        figures[f"{move.name.lower()}_read_busy"] = busy(memory.read_cycles[count:])
+        figures[f"{move.name.lower()}_read_busy"] = busy(memory.read_cycles)
         figures[f"{move.name.lower()}_write_busy"] = busy(memory.write_cycles)
         figures[f"{move.name.lower()}_latency_cycles"] = memory.write_cycles[0]
     report(**figures)
