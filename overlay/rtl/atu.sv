@@ -97,6 +97,7 @@ module atu
   step_t [3:1] step_q;
   logic advance;
   logic changing;  // a step ahead changes the TLB, and a lookup now would read it before that
+  logic filling;
   logic settled;  // none is before or in its last cycle
   logic room;
   logic [SlotBits:0] lookups;
@@ -133,7 +134,9 @@ module atu
 
   assign forget_ready_o = !forgets_q;
   assign forget_last = forget_kind_q != 2'(InvalidateRequest) || forget_set_q == SetBits'(Sets - 1);
-  assign forget_issue = forgets_q && advance && !forget_sent_q;
+  // Steps to forget follow each other: no two are about the same set.
+  assign filling = step_q[1].op == OpFill || step_q[2].op == OpFill;
+  assign forget_issue = forgets_q && advance && !forget_sent_q && !filling;
   assign reply_take = reply_valid && advance && settled && !(forgets_q && !forget_sent_q);
   assign request_ready_o = advance && room && !changing && !(forgets_q && !forget_sent_q) && !(reply_valid && settled);
 

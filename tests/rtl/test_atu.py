@@ -20,7 +20,7 @@ def test_a_hit_takes_four_cycles_and_one_starts_every_cycle():
 
 
 def test_hits_pass_misses_and_several_walks_are_under_way():
-    assert run("hits_pass_misses")["walks_at_once"] >= 5
+    assert run("hits_pass_misses")["walks_at_once"] == 8
 
 
 def test_the_least_recently_used_way_is_replaced():
@@ -30,8 +30,8 @@ def test_the_least_recently_used_way_is_replaced():
 @pytest.mark.parametrize(("stall", "pressure"), [(0.0, 0.0), (0.1, 0.3), (0.0, 0.8)])
 def test_answers_are_those_of_the_reference_while_entries_change(stall, pressure):
     got = run("random_traffic", stall=stall, pressure=pressure)
-    assert got["lookups"] >= 6000
-    assert min(got["hits"], got["misses"], got["changes"]) > 100
+    assert got["lookups"] >= 3000
+    assert min(got["hits"], got["misses"], got["changes"]) > 50
 
 
 def test_a_silent_memory_ends_each_walk_in_time():
