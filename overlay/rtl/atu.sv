@@ -97,6 +97,7 @@ module atu
   step_t [3:1] step_q;
   logic advance;
   logic changing;  // a step ahead changes the TLB, and a lookup now would read it before that
+  logic filling;
   logic settled;  // none is before or in its last cycle
   logic room;
   logic [SlotBits:0] lookups;
@@ -133,34 +134,41 @@ module atu
 
   assign forget_ready_o = !forgets_q;
   assign forget_last = forget_kind_q != 2'(InvalidateRequest) || forget_set_q == SetBits'(Sets - 1);
-  assign forget_issue = forgets_q && advance && !forget_sent_q;
+  // Steps to forget follow each other: no two are about the same set.
+  assign filling = step_q[1].op == OpFill || step_q[2].op == OpFill;
+  assign forget_issue = forgets_q && advance && !forget_sent_q && !filling;
   assign reply_take = reply_valid && advance && settled && !(forgets_q && !forget_sent_q);
   assign request_ready_o = advance && room && !changing && !(forgets_q && !forget_sent_q) && !(reply_valid && settled);
 
+  logic [AddressBits-1:0] key;
   logic [31:0] hash;
+
+  always_comb begin
+    key = request_address_i & key_mask_i;
+    if (forget_issue) key = forget_key_q;
+    else if (reply_take) key = reply_key;
+  end
 
   always_comb begin
     enter = '0;
     enter.op = OpNone;
-    enter.key = request_address_i & key_mask_i;
+    enter.key = key;
+    enter.hash = hash;
     enter.tag = request_tag_i;
     if (forget_issue) begin
       enter.op   = OpForget;
-      enter.key  = forget_key_q;
       enter.last = forget_last;
+      if (forget_kind_q == 2'(InvalidateRequest)) enter.hash = 32'(forget_set_q);
     end else if (reply_take) begin
       enter.op = reply_again ? OpAgain : (reply_status == 3'(TranslationOk) ? OpFill : OpFault);
-      enter.key = reply_key;
       enter.tag = reply_tag;
       enter.slot = reply_slot;
       enter.status = reply_again ? '0 : reply_status;
     end else if (request_valid_i && request_ready_o) enter.op = OpLookup;
-    enter.hash = hash;
-    if (forget_issue && forget_kind_q == 2'(InvalidateRequest)) enter.hash = 32'(forget_set_q);
   end
 
   key_hash hash_of (
-      .key_i (enter.key),
+      .key_i (key),
       .hash_o(hash)
   );
 
