@@ -15,14 +15,16 @@ module line_budget #(
     output logic                may_take_o
 );
   localparam int unsigned Bits = LineBits + Fraction + 3;
-  logic signed [Bits-1:0] left_q, full, filled;
-  assign full = Bits'({burst_lines_i, Fraction'(0)});
-  assign filled = left_q + Bits'(rate_i) > full ? full : left_q + Bits'(rate_i);
+  logic signed [Bits-1:0] left_q, full, more, filled, spent;
+  assign full = signed'(Bits'(burst_lines_i) << Fraction);
+  assign more = left_q + signed'(Bits'(rate_i));
+  assign filled = more > full ? full : more;
+  assign spent = signed'(Bits'(lines_i) << Fraction);
   assign may_take_o = rate_i == '0 || left_q > 0;
 
   always_ff @(posedge clk_i) begin
     if (rst_i || rate_i == '0) left_q <= full;
-    else left_q <= take_i ? filled - Bits'({lines_i, Fraction'(0)}) : filled;
+    else left_q <= take_i ? filled - spent : filled;
   end
 endmodule
 
