@@ -9,7 +9,7 @@ import numpy as np
 
 FORMAT_VERSION: Final = 1
 MAGIC: Final = 0x564B5053
-ABI_ID: Final = 0x91EDCFC6FCD85577
+ABI_ID: Final = 0x2AA351F27AF323C8
 
 AXI_BITS: Final = 512
 LINE_BYTES: Final = 64
@@ -949,7 +949,7 @@ REGISTERS: Final = {
         "constant",
         64,
         {
-            "abi_id": RegisterField(0, 64, 0x91EDCFC6FCD85577),
+            "abi_id": RegisterField(0, 64, 0x2AA351F27AF323C8),
         },
     ),
     "control": Register(
@@ -1176,6 +1176,402 @@ REGISTERS: Final = {
         64,
         {
             "count": RegisterField(0, 64, 0),
+        },
+    ),
+    "key_mask_low": Register(
+        0x100,
+        "rw",
+        64,
+        {
+            "mask": RegisterField(0, 64, 0),
+        },
+    ),
+    "key_mask_high": Register(
+        0x108,
+        "rw",
+        25,
+        {
+            "mask": RegisterField(0, 25, 0),
+        },
+    ),
+    "walk_timeout": Register(
+        0x10C,
+        "rw",
+        32,
+        {
+            "cycles": RegisterField(0, 32, 4096),
+        },
+    ),
+    "page_table_base": Register(
+        0x110,
+        "rw",
+        64,
+        {
+            "base": RegisterField(0, 64, 0),
+        },
+    ),
+    "page_table_log2": Register(
+        0x118,
+        "rw",
+        6,
+        {
+            "entries_log2": RegisterField(0, 6, 0),
+        },
+    ),
+    "forget": Register(
+        0x11C,
+        "wo",
+        2,
+        {
+            "kind": RegisterField(0, 2, 0),
+        },
+    ),
+    "forget_address_low": Register(
+        0x120,
+        "rw",
+        64,
+        {
+            "address": RegisterField(0, 64, 0),
+        },
+    ),
+    "forget_address_high": Register(
+        0x128,
+        "rw",
+        25,
+        {
+            "address": RegisterField(0, 25, 0),
+        },
+    ),
+    "translation_status": Register(
+        0x12C,
+        "ro",
+        4,
+        {
+            "forgetting": RegisterField(0, 1, 0),
+            "fault": RegisterField(1, 3, 0),
+        },
+    ),
+    "count_tlb_hits": Register(
+        0x130,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_tlb_misses": Register(
+        0x134,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_tlb_faults": Register(
+        0x138,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "prefetch_records_base": Register(
+        0x140,
+        "rw",
+        64,
+        {
+            "base": RegisterField(0, 64, 0),
+        },
+    ),
+    "prefetch_records_bytes": Register(
+        0x148,
+        "rw",
+        64,
+        {
+            "bytes": RegisterField(0, 64, 0),
+        },
+    ),
+    "prefetch_blocks_base": Register(
+        0x150,
+        "rw",
+        64,
+        {
+            "base": RegisterField(0, 64, 0),
+        },
+    ),
+    "prefetch_blocks_bytes": Register(
+        0x158,
+        "rw",
+        64,
+        {
+            "bytes": RegisterField(0, 64, 0),
+        },
+    ),
+    "prefetch_slot_base": Register(
+        0x160,
+        "rw",
+        64,
+        {
+            "offset": RegisterField(0, 64, 0),
+        },
+    ),
+    "prefetch_table": Register(
+        0x168,
+        "rw",
+        64,
+        {
+            "base": RegisterField(0, 64, 0),
+        },
+    ),
+    "prefetch_moves": Register(
+        0x170,
+        "rw",
+        8,
+        {
+            "most": RegisterField(0, 5, 4),
+            "block_shift": RegisterField(5, 3, 5),
+        },
+    ),
+    "prefetch_rate": Register(
+        0x174,
+        "rw",
+        16,
+        {
+            "lines": RegisterField(0, 16, 0),
+        },
+    ),
+    "prefetch_burst": Register(
+        0x178,
+        "rw",
+        26,
+        {
+            "lines": RegisterField(0, 26, 4096),
+        },
+    ),
+    "prefetch_layers": Register(
+        0x17C,
+        "rw",
+        32,
+        {
+            "layers": RegisterField(0, 16, 1),
+            "step": RegisterField(16, 16, 1),
+        },
+    ),
+    "prefetch_cancel": Register(
+        0x180,
+        "wo",
+        32,
+        {
+            "req_id": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_prefetch_asked": Register(
+        0x190,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_prefetch_dropped": Register(
+        0x194,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_prefetch_cancelled": Register(
+        0x198,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_prefetch_predicted": Register(
+        0x19C,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_prefetch_resident": Register(
+        0x1A0,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_prefetch_faults": Register(
+        0x1A4,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_prefetch_issued": Register(
+        0x1A8,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_prefetch_failed": Register(
+        0x1AC,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_prefetch_useful": Register(
+        0x1B0,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_prefetch_wasted": Register(
+        0x1B4,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "cxl_base": Register(
+        0x1C0,
+        "rw",
+        52,
+        {
+            "base": RegisterField(0, 52, 0),
+        },
+    ),
+    "cxl_bytes": Register(
+        0x1C8,
+        "rw",
+        52,
+        {
+            "bytes": RegisterField(0, 52, 0),
+        },
+    ),
+    "cxl_control": Register(
+        0x1D0,
+        "rw",
+        1,
+        {
+            "poison_on_decode_error": RegisterField(0, 1, 0),
+        },
+    ),
+    "cxl_status": Register(
+        0x1D4,
+        "ro",
+        2,
+        {
+            "lost": RegisterField(0, 1, 0),
+            "over_run": RegisterField(1, 1, 0),
+        },
+    ),
+    "cxl_clear": Register(
+        0x1D8,
+        "wo",
+        1,
+        {
+            "lost": RegisterField(0, 1, 0),
+        },
+    ),
+    "count_cxl_reads": Register(
+        0x1E0,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_cxl_writes": Register(
+        0x1E4,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_cxl_refused": Register(
+        0x1E8,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_cxl_decode_errors": Register(
+        0x1EC,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_cxl_poisoned": Register(
+        0x1F0,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_cxl_timed_out": Register(
+        0x1F4,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_home_grants": Register(
+        0x200,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_home_recalls": Register(
+        0x204,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_home_write_backs": Register(
+        0x208,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_home_losses": Register(
+        0x20C,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_home_evictions": Register(
+        0x210,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
         },
     ),
 }

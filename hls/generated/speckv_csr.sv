@@ -134,6 +134,113 @@ module speckv_csr
           order_o.cancel_owner <= data_q[31:0];
           order_o.cancel_owner_valid <= 1'b1;
         end
+        12'h100: begin  // key_mask_low
+          state_q.key_mask_low[31:0] <= (state_q.key_mask_low[31:0] & ~mask_q[31:0]) | (data_q[31:0] & mask_q[31:0]);
+        end
+        12'h104: begin  // key_mask_low
+          state_q.key_mask_low[63:32] <= (state_q.key_mask_low[63:32] & ~mask_q[31:0]) | (data_q[31:0] & mask_q[31:0]);
+        end
+        12'h108: begin  // key_mask_high
+          state_q.key_mask_high <= (state_q.key_mask_high & ~mask_q[24:0]) | (data_q[24:0] & mask_q[24:0]);
+        end
+        12'h10C: begin  // walk_timeout
+          state_q.walk_timeout <= (state_q.walk_timeout & ~mask_q[31:0]) | (data_q[31:0] & mask_q[31:0]);
+        end
+        12'h110: begin  // page_table_base
+          state_q.page_table_base[31:0] <= (state_q.page_table_base[31:0] & ~mask_q[31:0]) | (data_q[31:0] & mask_q[31:0]);
+        end
+        12'h114: begin  // page_table_base
+          state_q.page_table_base[63:32] <= (state_q.page_table_base[63:32] & ~mask_q[31:0]) | (data_q[31:0] & mask_q[31:0]);
+        end
+        12'h118: begin  // page_table_log2
+          state_q.page_table_log2 <= (state_q.page_table_log2 & ~mask_q[5:0]) | (data_q[5:0] & mask_q[5:0]);
+        end
+        12'h11C: begin  // forget
+          order_o.forget <= data_q[1:0];
+          order_o.forget_valid <= 1'b1;
+        end
+        12'h120: begin  // forget_address_low
+          state_q.forget_address_low[31:0] <= (state_q.forget_address_low[31:0] & ~mask_q[31:0]) | (data_q[31:0] & mask_q[31:0]);
+        end
+        12'h124: begin  // forget_address_low
+          state_q.forget_address_low[63:32] <= (state_q.forget_address_low[63:32] & ~mask_q[31:0]) | (data_q[31:0] & mask_q[31:0]);
+        end
+        12'h128: begin  // forget_address_high
+          state_q.forget_address_high <= (state_q.forget_address_high & ~mask_q[24:0]) | (data_q[24:0] & mask_q[24:0]);
+        end
+        12'h140: begin  // prefetch_records_base
+          state_q.prefetch_records_base[31:0] <= (state_q.prefetch_records_base[31:0] & ~mask_q[31:0]) | (data_q[31:0] & mask_q[31:0]);
+        end
+        12'h144: begin  // prefetch_records_base
+          state_q.prefetch_records_base[63:32] <= (state_q.prefetch_records_base[63:32] & ~mask_q[31:0]) | (data_q[31:0] & mask_q[31:0]);
+        end
+        12'h148: begin  // prefetch_records_bytes
+          state_q.prefetch_records_bytes[31:0] <= (state_q.prefetch_records_bytes[31:0] & ~mask_q[31:0]) | (data_q[31:0] & mask_q[31:0]);
+        end
+        12'h14C: begin  // prefetch_records_bytes
+          state_q.prefetch_records_bytes[63:32] <= (state_q.prefetch_records_bytes[63:32] & ~mask_q[31:0]) | (data_q[31:0] & mask_q[31:0]);
+        end
+        12'h150: begin  // prefetch_blocks_base
+          state_q.prefetch_blocks_base[31:0] <= (state_q.prefetch_blocks_base[31:0] & ~mask_q[31:0]) | (data_q[31:0] & mask_q[31:0]);
+        end
+        12'h154: begin  // prefetch_blocks_base
+          state_q.prefetch_blocks_base[63:32] <= (state_q.prefetch_blocks_base[63:32] & ~mask_q[31:0]) | (data_q[31:0] & mask_q[31:0]);
+        end
+        12'h158: begin  // prefetch_blocks_bytes
+          state_q.prefetch_blocks_bytes[31:0] <= (state_q.prefetch_blocks_bytes[31:0] & ~mask_q[31:0]) | (data_q[31:0] & mask_q[31:0]);
+        end
+        12'h15C: begin  // prefetch_blocks_bytes
+          state_q.prefetch_blocks_bytes[63:32] <= (state_q.prefetch_blocks_bytes[63:32] & ~mask_q[31:0]) | (data_q[31:0] & mask_q[31:0]);
+        end
+        12'h160: begin  // prefetch_slot_base
+          state_q.prefetch_slot_base[31:0] <= (state_q.prefetch_slot_base[31:0] & ~mask_q[31:0]) | (data_q[31:0] & mask_q[31:0]);
+        end
+        12'h164: begin  // prefetch_slot_base
+          state_q.prefetch_slot_base[63:32] <= (state_q.prefetch_slot_base[63:32] & ~mask_q[31:0]) | (data_q[31:0] & mask_q[31:0]);
+        end
+        12'h168: begin  // prefetch_table
+          state_q.prefetch_table[31:0] <= (state_q.prefetch_table[31:0] & ~mask_q[31:0]) | (data_q[31:0] & mask_q[31:0]);
+        end
+        12'h16C: begin  // prefetch_table
+          state_q.prefetch_table[63:32] <= (state_q.prefetch_table[63:32] & ~mask_q[31:0]) | (data_q[31:0] & mask_q[31:0]);
+        end
+        12'h170: begin  // prefetch_moves
+          state_q.prefetch_moves_most <= (state_q.prefetch_moves_most & ~mask_q[4:0]) | (data_q[4:0] & mask_q[4:0]);
+          state_q.prefetch_moves_block_shift <= (state_q.prefetch_moves_block_shift & ~mask_q[7:5]) | (data_q[7:5] & mask_q[7:5]);
+        end
+        12'h174: begin  // prefetch_rate
+          state_q.prefetch_rate <= (state_q.prefetch_rate & ~mask_q[15:0]) | (data_q[15:0] & mask_q[15:0]);
+        end
+        12'h178: begin  // prefetch_burst
+          state_q.prefetch_burst <= (state_q.prefetch_burst & ~mask_q[25:0]) | (data_q[25:0] & mask_q[25:0]);
+        end
+        12'h17C: begin  // prefetch_layers
+          state_q.prefetch_layers_layers <= (state_q.prefetch_layers_layers & ~mask_q[15:0]) | (data_q[15:0] & mask_q[15:0]);
+          state_q.prefetch_layers_step <= (state_q.prefetch_layers_step & ~mask_q[31:16]) | (data_q[31:16] & mask_q[31:16]);
+        end
+        12'h180: begin  // prefetch_cancel
+          order_o.prefetch_cancel <= data_q[31:0];
+          order_o.prefetch_cancel_valid <= 1'b1;
+        end
+        12'h1C0: begin  // cxl_base
+          state_q.cxl_base[31:0] <= (state_q.cxl_base[31:0] & ~mask_q[31:0]) | (data_q[31:0] & mask_q[31:0]);
+        end
+        12'h1C4: begin  // cxl_base
+          state_q.cxl_base[51:32] <= (state_q.cxl_base[51:32] & ~mask_q[19:0]) | (data_q[19:0] & mask_q[19:0]);
+        end
+        12'h1C8: begin  // cxl_bytes
+          state_q.cxl_bytes[31:0] <= (state_q.cxl_bytes[31:0] & ~mask_q[31:0]) | (data_q[31:0] & mask_q[31:0]);
+        end
+        12'h1CC: begin  // cxl_bytes
+          state_q.cxl_bytes[51:32] <= (state_q.cxl_bytes[51:32] & ~mask_q[19:0]) | (data_q[19:0] & mask_q[19:0]);
+        end
+        12'h1D0: begin  // cxl_control
+          state_q.cxl_control <= (state_q.cxl_control & ~mask_q[0:0]) | (data_q[0:0] & mask_q[0:0]);
+        end
+        12'h1D8: begin  // cxl_clear
+          order_o.cxl_clear <= data_q[0:0];
+          order_o.cxl_clear_valid <= 1'b1;
+        end
         default: s_axi_bresp_o <= SlaveError;
       endcase
     end
@@ -153,6 +260,28 @@ module speckv_csr
       state_q.buffer_base <= 64'd0;
       state_q.buffer_slots <= 32'd0;
       state_q.clock_period <= 16'd1024;
+      state_q.key_mask_low <= 64'd0;
+      state_q.key_mask_high <= 25'd0;
+      state_q.walk_timeout <= 32'd4096;
+      state_q.page_table_base <= 64'd0;
+      state_q.page_table_log2 <= 6'd0;
+      state_q.forget_address_low <= 64'd0;
+      state_q.forget_address_high <= 25'd0;
+      state_q.prefetch_records_base <= 64'd0;
+      state_q.prefetch_records_bytes <= 64'd0;
+      state_q.prefetch_blocks_base <= 64'd0;
+      state_q.prefetch_blocks_bytes <= 64'd0;
+      state_q.prefetch_slot_base <= 64'd0;
+      state_q.prefetch_table <= 64'd0;
+      state_q.prefetch_moves_most <= 5'd4;
+      state_q.prefetch_moves_block_shift <= 3'd5;
+      state_q.prefetch_rate <= 16'd0;
+      state_q.prefetch_burst <= 26'd4096;
+      state_q.prefetch_layers_layers <= 16'd1;
+      state_q.prefetch_layers_step <= 16'd1;
+      state_q.cxl_base <= 52'd0;
+      state_q.cxl_bytes <= 52'd0;
+      state_q.cxl_control <= 1'd0;
     end
   end
 
@@ -165,8 +294,8 @@ module speckv_csr
       unique case ({s_axi_araddr_i[RegisterAddressBits-1:2], 2'b00})
         12'h000: s_axi_rdata_o <= 32'h564B5053;  // id
         12'h004: s_axi_rdata_o <= 32'h00000001;  // version
-        12'h008: s_axi_rdata_o <= 32'hFCD85577;  // abi_id
-        12'h00C: s_axi_rdata_o <= 32'h91EDCFC6;  // abi_id
+        12'h008: s_axi_rdata_o <= 32'h7AF323C8;  // abi_id
+        12'h00C: s_axi_rdata_o <= 32'h2AA351F2;  // abi_id
         12'h010: begin
           s_axi_rdata_o[0:0] <= state_q.control;
         end  // control
@@ -188,10 +317,10 @@ module speckv_csr
           s_axi_rdata_o[2:2] <= event_q.interrupt_status_halted;
         end  // interrupt_status
         12'h020: begin
-          s_axi_rdata_o <= state_q.command_base[31:0];
+          s_axi_rdata_o <= 32'(state_q.command_base[31:0]);
         end  // command_base
         12'h024: begin
-          s_axi_rdata_o <= state_q.command_base[63:32];
+          s_axi_rdata_o <= 32'(state_q.command_base[63:32]);
         end  // command_base
         12'h028: begin
           s_axi_rdata_o[4:0] <= state_q.command_slots_log2;
@@ -203,10 +332,10 @@ module speckv_csr
           s_axi_rdata_o[31:0] <= value_i.command_head;
         end  // command_head
         12'h038: begin
-          s_axi_rdata_o <= state_q.completion_base[31:0];
+          s_axi_rdata_o <= 32'(state_q.completion_base[31:0]);
         end  // completion_base
         12'h03C: begin
-          s_axi_rdata_o <= state_q.completion_base[63:32];
+          s_axi_rdata_o <= 32'(state_q.completion_base[63:32]);
         end  // completion_base
         12'h040: begin
           s_axi_rdata_o[4:0] <= state_q.completion_slots_log2;
@@ -218,10 +347,10 @@ module speckv_csr
           s_axi_rdata_o[31:0] <= value_i.completion_tail;
         end  // completion_tail
         12'h050: begin
-          s_axi_rdata_o <= state_q.buffer_base[31:0];
+          s_axi_rdata_o <= 32'(state_q.buffer_base[31:0]);
         end  // buffer_base
         12'h054: begin
-          s_axi_rdata_o <= state_q.buffer_base[63:32];
+          s_axi_rdata_o <= 32'(state_q.buffer_base[63:32]);
         end  // buffer_base
         12'h058: begin
           s_axi_rdata_o[31:0] <= state_q.buffer_slots;
@@ -241,45 +370,220 @@ module speckv_csr
           s_axi_rdata_o[31:0] <= value_i.command_timeout_us;
         end  // command_timeout_us
         12'h080: begin
-          s_axi_rdata_o <= value_i.count_commands[31:0];
+          s_axi_rdata_o <= 32'(value_i.count_commands[31:0]);
           high_q <= value_i.count_commands[63:32];
         end  // count_commands
         12'h084: s_axi_rdata_o <= high_q;  // count_commands
         12'h088: begin
-          s_axi_rdata_o <= value_i.count_blocks[31:0];
+          s_axi_rdata_o <= 32'(value_i.count_blocks[31:0]);
           high_q <= value_i.count_blocks[63:32];
         end  // count_blocks
         12'h08C: s_axi_rdata_o <= high_q;  // count_blocks
         12'h090: begin
-          s_axi_rdata_o <= value_i.count_failed[31:0];
+          s_axi_rdata_o <= 32'(value_i.count_failed[31:0]);
           high_q <= value_i.count_failed[63:32];
         end  // count_failed
         12'h094: s_axi_rdata_o <= high_q;  // count_failed
         12'h098: begin
-          s_axi_rdata_o <= value_i.count_bytes[31:0];
+          s_axi_rdata_o <= 32'(value_i.count_bytes[31:0]);
           high_q <= value_i.count_bytes[63:32];
         end  // count_bytes
         12'h09C: s_axi_rdata_o <= high_q;  // count_bytes
         12'h0A0: begin
-          s_axi_rdata_o <= value_i.count_superseded[31:0];
+          s_axi_rdata_o <= 32'(value_i.count_superseded[31:0]);
           high_q <= value_i.count_superseded[63:32];
         end  // count_superseded
         12'h0A4: s_axi_rdata_o <= high_q;  // count_superseded
         12'h0A8: begin
-          s_axi_rdata_o <= value_i.count_timeouts[31:0];
+          s_axi_rdata_o <= 32'(value_i.count_timeouts[31:0]);
           high_q <= value_i.count_timeouts[63:32];
         end  // count_timeouts
         12'h0AC: s_axi_rdata_o <= high_q;  // count_timeouts
         12'h0B0: begin
-          s_axi_rdata_o <= value_i.count_busy_cycles[31:0];
+          s_axi_rdata_o <= 32'(value_i.count_busy_cycles[31:0]);
           high_q <= value_i.count_busy_cycles[63:32];
         end  // count_busy_cycles
         12'h0B4: s_axi_rdata_o <= high_q;  // count_busy_cycles
         12'h0B8: begin
-          s_axi_rdata_o <= value_i.count_stall_cycles[31:0];
+          s_axi_rdata_o <= 32'(value_i.count_stall_cycles[31:0]);
           high_q <= value_i.count_stall_cycles[63:32];
         end  // count_stall_cycles
         12'h0BC: s_axi_rdata_o <= high_q;  // count_stall_cycles
+        12'h100: begin
+          s_axi_rdata_o <= 32'(state_q.key_mask_low[31:0]);
+        end  // key_mask_low
+        12'h104: begin
+          s_axi_rdata_o <= 32'(state_q.key_mask_low[63:32]);
+        end  // key_mask_low
+        12'h108: begin
+          s_axi_rdata_o[24:0] <= state_q.key_mask_high;
+        end  // key_mask_high
+        12'h10C: begin
+          s_axi_rdata_o[31:0] <= state_q.walk_timeout;
+        end  // walk_timeout
+        12'h110: begin
+          s_axi_rdata_o <= 32'(state_q.page_table_base[31:0]);
+        end  // page_table_base
+        12'h114: begin
+          s_axi_rdata_o <= 32'(state_q.page_table_base[63:32]);
+        end  // page_table_base
+        12'h118: begin
+          s_axi_rdata_o[5:0] <= state_q.page_table_log2;
+        end  // page_table_log2
+        12'h120: begin
+          s_axi_rdata_o <= 32'(state_q.forget_address_low[31:0]);
+        end  // forget_address_low
+        12'h124: begin
+          s_axi_rdata_o <= 32'(state_q.forget_address_low[63:32]);
+        end  // forget_address_low
+        12'h128: begin
+          s_axi_rdata_o[24:0] <= state_q.forget_address_high;
+        end  // forget_address_high
+        12'h12C: begin
+          s_axi_rdata_o[0:0] <= value_i.translation_status_forgetting;
+          s_axi_rdata_o[3:1] <= value_i.translation_status_fault;
+        end  // translation_status
+        12'h130: begin
+          s_axi_rdata_o[31:0] <= value_i.count_tlb_hits;
+        end  // count_tlb_hits
+        12'h134: begin
+          s_axi_rdata_o[31:0] <= value_i.count_tlb_misses;
+        end  // count_tlb_misses
+        12'h138: begin
+          s_axi_rdata_o[31:0] <= value_i.count_tlb_faults;
+        end  // count_tlb_faults
+        12'h140: begin
+          s_axi_rdata_o <= 32'(state_q.prefetch_records_base[31:0]);
+        end  // prefetch_records_base
+        12'h144: begin
+          s_axi_rdata_o <= 32'(state_q.prefetch_records_base[63:32]);
+        end  // prefetch_records_base
+        12'h148: begin
+          s_axi_rdata_o <= 32'(state_q.prefetch_records_bytes[31:0]);
+        end  // prefetch_records_bytes
+        12'h14C: begin
+          s_axi_rdata_o <= 32'(state_q.prefetch_records_bytes[63:32]);
+        end  // prefetch_records_bytes
+        12'h150: begin
+          s_axi_rdata_o <= 32'(state_q.prefetch_blocks_base[31:0]);
+        end  // prefetch_blocks_base
+        12'h154: begin
+          s_axi_rdata_o <= 32'(state_q.prefetch_blocks_base[63:32]);
+        end  // prefetch_blocks_base
+        12'h158: begin
+          s_axi_rdata_o <= 32'(state_q.prefetch_blocks_bytes[31:0]);
+        end  // prefetch_blocks_bytes
+        12'h15C: begin
+          s_axi_rdata_o <= 32'(state_q.prefetch_blocks_bytes[63:32]);
+        end  // prefetch_blocks_bytes
+        12'h160: begin
+          s_axi_rdata_o <= 32'(state_q.prefetch_slot_base[31:0]);
+        end  // prefetch_slot_base
+        12'h164: begin
+          s_axi_rdata_o <= 32'(state_q.prefetch_slot_base[63:32]);
+        end  // prefetch_slot_base
+        12'h168: begin
+          s_axi_rdata_o <= 32'(state_q.prefetch_table[31:0]);
+        end  // prefetch_table
+        12'h16C: begin
+          s_axi_rdata_o <= 32'(state_q.prefetch_table[63:32]);
+        end  // prefetch_table
+        12'h170: begin
+          s_axi_rdata_o[4:0] <= state_q.prefetch_moves_most;
+          s_axi_rdata_o[7:5] <= state_q.prefetch_moves_block_shift;
+        end  // prefetch_moves
+        12'h174: begin
+          s_axi_rdata_o[15:0] <= state_q.prefetch_rate;
+        end  // prefetch_rate
+        12'h178: begin
+          s_axi_rdata_o[25:0] <= state_q.prefetch_burst;
+        end  // prefetch_burst
+        12'h17C: begin
+          s_axi_rdata_o[15:0] <= state_q.prefetch_layers_layers;
+          s_axi_rdata_o[31:16] <= state_q.prefetch_layers_step;
+        end  // prefetch_layers
+        12'h190: begin
+          s_axi_rdata_o[31:0] <= value_i.count_prefetch_asked;
+        end  // count_prefetch_asked
+        12'h194: begin
+          s_axi_rdata_o[31:0] <= value_i.count_prefetch_dropped;
+        end  // count_prefetch_dropped
+        12'h198: begin
+          s_axi_rdata_o[31:0] <= value_i.count_prefetch_cancelled;
+        end  // count_prefetch_cancelled
+        12'h19C: begin
+          s_axi_rdata_o[31:0] <= value_i.count_prefetch_predicted;
+        end  // count_prefetch_predicted
+        12'h1A0: begin
+          s_axi_rdata_o[31:0] <= value_i.count_prefetch_resident;
+        end  // count_prefetch_resident
+        12'h1A4: begin
+          s_axi_rdata_o[31:0] <= value_i.count_prefetch_faults;
+        end  // count_prefetch_faults
+        12'h1A8: begin
+          s_axi_rdata_o[31:0] <= value_i.count_prefetch_issued;
+        end  // count_prefetch_issued
+        12'h1AC: begin
+          s_axi_rdata_o[31:0] <= value_i.count_prefetch_failed;
+        end  // count_prefetch_failed
+        12'h1B0: begin
+          s_axi_rdata_o[31:0] <= value_i.count_prefetch_useful;
+        end  // count_prefetch_useful
+        12'h1B4: begin
+          s_axi_rdata_o[31:0] <= value_i.count_prefetch_wasted;
+        end  // count_prefetch_wasted
+        12'h1C0: begin
+          s_axi_rdata_o <= 32'(state_q.cxl_base[31:0]);
+        end  // cxl_base
+        12'h1C4: begin
+          s_axi_rdata_o <= 32'(state_q.cxl_base[51:32]);
+        end  // cxl_base
+        12'h1C8: begin
+          s_axi_rdata_o <= 32'(state_q.cxl_bytes[31:0]);
+        end  // cxl_bytes
+        12'h1CC: begin
+          s_axi_rdata_o <= 32'(state_q.cxl_bytes[51:32]);
+        end  // cxl_bytes
+        12'h1D0: begin
+          s_axi_rdata_o[0:0] <= state_q.cxl_control;
+        end  // cxl_control
+        12'h1D4: begin
+          s_axi_rdata_o[0:0] <= value_i.cxl_status_lost;
+          s_axi_rdata_o[1:1] <= value_i.cxl_status_over_run;
+        end  // cxl_status
+        12'h1E0: begin
+          s_axi_rdata_o[31:0] <= value_i.count_cxl_reads;
+        end  // count_cxl_reads
+        12'h1E4: begin
+          s_axi_rdata_o[31:0] <= value_i.count_cxl_writes;
+        end  // count_cxl_writes
+        12'h1E8: begin
+          s_axi_rdata_o[31:0] <= value_i.count_cxl_refused;
+        end  // count_cxl_refused
+        12'h1EC: begin
+          s_axi_rdata_o[31:0] <= value_i.count_cxl_decode_errors;
+        end  // count_cxl_decode_errors
+        12'h1F0: begin
+          s_axi_rdata_o[31:0] <= value_i.count_cxl_poisoned;
+        end  // count_cxl_poisoned
+        12'h1F4: begin
+          s_axi_rdata_o[31:0] <= value_i.count_cxl_timed_out;
+        end  // count_cxl_timed_out
+        12'h200: begin
+          s_axi_rdata_o[31:0] <= value_i.count_home_grants;
+        end  // count_home_grants
+        12'h204: begin
+          s_axi_rdata_o[31:0] <= value_i.count_home_recalls;
+        end  // count_home_recalls
+        12'h208: begin
+          s_axi_rdata_o[31:0] <= value_i.count_home_write_backs;
+        end  // count_home_write_backs
+        12'h20C: begin
+          s_axi_rdata_o[31:0] <= value_i.count_home_losses;
+        end  // count_home_losses
+        12'h210: begin
+          s_axi_rdata_o[31:0] <= value_i.count_home_evictions;
+        end  // count_home_evictions
         default: s_axi_rresp_o <= SlaveError;
       endcase
     end

@@ -17,7 +17,7 @@ from tests.rtl.axi import SLVERR, Fault
 from tests.rtl.bench import Coverage, report, rng, setting
 from tests.rtl.host import BASE, Host, summary
 
-INPUTS = ("job_tready_i", "done_tdata_i", "done_tvalid_i")
+INPUTS = ("value_i", "job_tready_i", "done_tdata_i", "done_tvalid_i")
 BLOCK_FAILS = 0xBAD  # a descriptor's first_layer that makes the stand-in fail it
 RECORD_BYTES = 64
 

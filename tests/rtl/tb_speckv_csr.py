@@ -154,15 +154,15 @@ async def a_cause_that_comes_while_it_is_cleared_stays(dut: Any) -> None:
 @cocotb.test()
 async def orders_are_pulses(dut: Any) -> None:
     host = await start(dut)
-    valid = spec.REGISTERS["cancel_owner"].bits
+    bits, low = spec.REGISTERS["cancel_owner"].bits, places("wo")["cancel_owner"]
     seen = []
 
     async def watch() -> None:
         while True:
             await FallingEdge(dut.clk_i)
-            order = int(dut.order_o.value)
-            if order >> valid:
-                seen.append(order & (1 << valid) - 1)
+            order = int(dut.order_o.value) >> low
+            if order >> bits & 1:
+                seen.append(order & (1 << bits) - 1)
 
     watching = cocotb.start_soon(watch())
     for owner in (0, 7, 0xFFFFFFFF):
