@@ -1,6 +1,6 @@
 """Synthesis of one RTL module by pyosys, and its clock on an ECP5: run as a process, as pyosys keeps global state.
 
-python rtl_synthesis.py REQUEST: a JSON object {top, files, parameters, target: xcup | ecp5, folder}; prints the figures.
+python rtl_synthesis.py REQUEST: a JSON object {top, files, parameters, target: xcup | ecp5, folder}; prints figures.
 """
 
 from __future__ import annotations
