@@ -20,7 +20,7 @@ PACKAGES = (RTL / "lint.vlt", ROOT / "hls" / "generated" / "speckv_pkg.sv")
 # The wheel's makefiles name tools of the machine that built it; these are this machine's.
 MAKE_VARIABLES = (
     "AR=ar PYTHON3=python3 CFG_CXXFLAGS_COROUTINES=-fcoroutines "
-    "CFG_CXXFLAGS_STD_NEWEST=-std=c++20 CFG_CXXFLAGS_STD=-std=c++20"
+    "CFG_CXXFLAGS_STD_NEWEST=-std=c++20 CFG_CXXFLAGS_STD=-std=c++20 CFG_CXXFLAGS_PCH_I=-include"
 )
 FLAGS = ("-Wall", "--assert", "-O3", "--x-assign", "unique", "--x-initial", "unique")
 
