@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from speckv_pynq import spec
-from speckv_pynq.reference import BlockInfo
-from speckv_pynq.spec import DType, Kind
+from speckv_pynq.errors import RecordError
+from speckv_pynq.reference import BlockInfo, decode_record
+from speckv_pynq.reference.record import check_header, parse_header
+from speckv_pynq.spec import DType, Flag, Kind, Scheme, Status
 from tests.blocks import FINITE_CASES, make_bits
+from tests.hls.kernels import descriptor
 
 REAL = Path(__file__).parents[1] / "data/smollm2_blocks.npz"
 KINDS = (Kind.KEY, Kind.VALUE, Kind.BOTH)
@@ -83,3 +87,58 @@ def real_blocks() -> Iterator[Block]:
                             k,
                             v,
                         )
+
+
+@dataclass(frozen=True)
+class Case:
+    """A descriptor, the beats that come for it, and what the decompressor must answer."""
+
+    descriptor: int
+    beats: list[tuple[int, bool]]  # with tlast
+    completion: int
+    block: list[tuple[int, bool]]
+
+    @property
+    def status(self) -> Status:
+        return Status(self.completion & 0xFFFF)
+
+
+def completion_of(status: int = 0, flags: int = 0, size: int = 0, value: int = 0, limit: int = 0) -> int:
+    done = np.zeros(1, spec.COMPLETION)
+    done[0] = (status, flags, size, value & 0xFFFFFFFF, limit & 0xFFFFFFFF)
+    return int.from_bytes(done.tobytes(), "little")
+
+
+def answer(record: bytes, info: BlockInfo) -> tuple[int, bytes]:
+    """What the reference makes of these bytes -> (completion, block). klt and lossless payloads are refused."""
+    try:
+        header = parse_header(record)
+        check_header(header, info)
+        coded = not header["flags"] & Flag.RAW
+        if coded and header["scheme"] > Scheme.INT4:
+            return completion_of(Status.BAD_SCHEME, value=int(header["scheme"]), limit=Scheme.INT4), b""
+        arrays = decode_record(record, info)
+    except RecordError as error:
+        return completion_of(error.status, value=error.value, limit=error.limit), b""
+    size = LINE + -(-int(header["payload_bytes"]) // LINE) * LINE
+    block = b"".join(a.tobytes() for a in arrays if a is not None)
+    return completion_of(flags=int(header["flags"]), size=size), block
+
+
+def with_last(beats: list[int]) -> list[tuple[int, bool]]:
+    return [(beat, i == len(beats) - 1) for i, beat in enumerate(beats)]
+
+
+def case_of(record: bytes, info: BlockInfo, slack: int = 0, **fields: int) -> Case:
+    """record: whole lines. slack: beats that come after it. fields: of the descriptor; with a fault in one of them,
+    the answer must be given by replacing `completion`."""
+    record = record + bytes(-len(record) % LINE)
+    read = record + b"\xa5" * (LINE * slack)
+    table = descriptor(info, record_capacity=len(read), **fields)
+    completion, block = answer(read, info)
+    return Case(
+        int.from_bytes(table.tobytes(), "little"),
+        with_last(lines(read)),
+        completion,
+        with_last(lines(block)),
+    )
