@@ -23,7 +23,8 @@ module ring_reader #(
   logic [3:0] credits_q, unused_count;
   logic read_q, unused_ready;
 
-  assign ready_o = left_q == '0;
+  // The next run may begin right behind the last beat of this one.
+  assign ready_o = left_q == '0 || (left_q == 1 && read_o);
   assign read_o  = left_q != '0 && credits_q != '0;
   assign index_o = index_q;
 
@@ -35,8 +36,8 @@ module ring_reader #(
       index_q <= index_q + 1'b1;
     end
     if (start_i) begin
-      if (skip_i) index_q <= index_q + beats_i[IndexBits-1:0];
-      else left_q <= beats_i;
+      left_q <= skip_i ? '0 : beats_i;
+      if (skip_i) index_q <= index_q + IndexBits'(read_o) + beats_i[IndexBits-1:0];
     end
     if (rst_i) begin
       left_q <= '0;

@@ -53,13 +53,11 @@ def descriptor_of(info: BlockInfo, scheme: int, **fields: int) -> int:
     return int.from_bytes(row.tobytes(), "little")
 
 
-def job_of(
-    info: BlockInfo, scheme: Scheme, arrays: dict[Kind, np.ndarray], **tags: object
-) -> Job:
-    record = encode_record(
-        arrays.get(Kind.KEY), arrays.get(Kind.VALUE), scheme, **identity(info)
+def job_of(info: BlockInfo, scheme: Scheme, arrays: dict[Kind, np.ndarray], **tags: object) -> Job:
+    record = encode_record(arrays.get(Kind.KEY), arrays.get(Kind.VALUE), scheme, **identity(info))
+    flags = int(
+        np.frombuffer(record[: spec.RECORD_HEADER.itemsize], spec.RECORD_HEADER)["flags"][0]
     )
-    flags = int(np.frombuffer(record[: spec.RECORD_HEADER.itemsize], spec.RECORD_HEADER)["flags"][0])
     fallback = bool(flags & Flag.RAW) and scheme != Scheme.RAW
     tags |= {"scheme": scheme.name, "dtype": info.dtype.name, "kinds": info.kinds.name}
     tags |= {"tokens": info.tokens, "head_dim": info.head_dim, "fallback": fallback}
@@ -176,7 +174,7 @@ def refused_jobs(max_block_bytes: int) -> list[Job]:
     ]
     return [
         Job(
-            descriptor_of(INFO, Scheme.INT4) if not fields else descriptor_of(INFO, **({"scheme": Scheme.INT4} | fields)),
+            descriptor_of(INFO, fields.pop("scheme", Scheme.INT4), **fields),
             [],
             [],
             completion_of(status, 0, 0, value, limit),
