@@ -50,6 +50,7 @@ def simulate(
         "PATH": f"{path}{os.pathsep}{os.environ['PATH']}",
         "MAKEFLAGS": f"-j2 {MAKE_VARIABLES}",
         "OBJCACHE": shutil.which("ccache") or "",
+        "CCACHE_SLOPPINESS": "pch_defines,time_macros",
     }
     saved = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
