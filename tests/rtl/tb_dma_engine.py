@@ -15,7 +15,7 @@ from tests.hls.kernels import descriptor
 from tests.records import flipped
 from tests.rtl.axi import DECERR, SLVERR, AxiMemory, Fault, busy
 from tests.rtl.bench import Coverage, begin, report, rng, setting
-from tests.rtl.dma import LINE, Bench, StandIn, Verdict, apply, check_done, code
+from tests.rtl.dma import LINE, Bench, StandIn, Verdict, apply, check_done, code, info_of
 
 BASE = 0x7_0000_0000  # of the memory: more than 32 bits
 SCHEMES = (Scheme.RAW, Scheme.INT8_DELTA_RLE, Scheme.INT4)
@@ -89,11 +89,7 @@ def decompress_table(bench: Bench, made: np.ndarray, sizes: list[int], window: i
     """The records of a table that was compressed, to places of their own; capacities exact or the slot."""
     table = made.copy()
     for i in range(len(table)):
-        info = BlockInfo(
-            **{name: int(table[name][i]) for name in BlockInfo.__dataclass_fields__}
-            | {"kinds": Kind(int(table["kinds"][i])), "dtype": DType(int(table["dtype"][i]))}
-        )
-        place_block(bench, table[i : i + 1], info, window)
+        place_block(bench, table[i : i + 1], info_of(table[i]), window)
         if bench.chance.random() < 0.7:
             table["record_capacity"][i] = sizes[i]
     return table
@@ -122,7 +118,9 @@ async def expect(
 ) -> list[Verdict]:
     """Runs a job and compares all of memory, the completions and the run's record."""
     want, verdicts = apply(bench, job, refused or {})
+    lines, first = lines_to_read(bench, job, refused or {}), len(bench.memory.reads)
     done = await bench.run(job)
+    assert sum(b.beats for b in bench.memory.reads[first:] if b.name == 0) == lines
     for i, verdict in enumerate(verdicts if job["results_address"][0] else []):
         at = int(job["results_address"][0]) + 16 * i
         got = np.frombuffer(bench.get(at, 16), spec.COMPLETION)[0]
@@ -132,6 +130,22 @@ async def expect(
     ended = CommandStatus.FAILED_BLOCKS if failed else CommandStatus.OK
     check_done(done, job, verdicts, status if status is not None else ended)
     return verdicts
+
+
+def lines_to_read(bench: Bench, job: np.ndarray, refused: dict[int, Verdict]) -> int:
+    """Of blocks, of records no more than their capacity and the largest record of the block, of copies."""
+    lines = 0
+    table = bench.get(int(job["table_address"][0]), LINE * int(job["count"][0]))
+    for i, row in enumerate(np.frombuffer(table, spec.DESCRIPTOR)):
+        capacity = int(row["record_capacity"]) // LINE
+        if i in refused:
+            continue
+        if job["move"][0] == Move.COPY:
+            lines += capacity
+        else:
+            block = info_of(row).block_bytes // LINE
+            lines += block if job["move"][0] == Move.COMPRESS else min(capacity, block + 1)
+    return lines
 
 
 def first_difference(bench: Bench, want: bytearray) -> int:
