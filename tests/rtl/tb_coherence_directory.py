@@ -187,7 +187,8 @@ def requests(bench: Bench, keys: list[int]) -> Iterator[Request]:
         if agent not in home.model.agents and chance.random() < 0.6:
             yield Request(HomeRequest.JOIN, agent)
         elif chance.random() < 0.03:
-            yield Request(HomeRequest.FENCE, agent)
+            several = [r for b in home.model.blocks.values() if len(r := b.recalled()) > 1]
+            yield Request(HomeRequest.FENCE, min(chance.choice(several)) if several else agent)
         elif chance.random() < 0.1:
             yield Request(chance.choice(list(HomeRequest)[:6]), agent, key)
         else:
@@ -195,9 +196,9 @@ def requests(bench: Bench, keys: list[int]) -> Iterator[Request]:
             held = [k for k, b in home.model.blocks.items() if agent in (*b.holders, b.waiter)]
             key = chance.choice(busy if busy and chance.random() < 0.5 else held or keys)
             block = home.block(key)
-            if not held or chance.random() < 0.45:
+            if not held or chance.random() < 0.6:
                 op = chance.choice([HomeRequest.GET_SHARED, HomeRequest.GET_MODIFIED])
-                key = key if chance.random() < 0.3 else keys[int(len(keys) * chance.random() ** 2)]
+                key = key if chance.random() < 0.3 else keys[int(len(keys) * chance.random() ** 4)]
             elif agent in block.holders and home.model.has_writer(block.state):
                 op = chance.choice(list(HomeRequest)[2:6])
             else:
