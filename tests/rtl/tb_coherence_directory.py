@@ -172,7 +172,11 @@ async def random_requests(dut: Any) -> None:
     bench = Bench(dut)
     await bench.start()
     chance = bench.chance
-    keys = [chance.getrandbits(spec.ADDRESS_BITS) for _ in range(setting("keys", 24))]
+    keys: list[int] = []
+    while len(keys) < setting("keys", 24):
+        key = chance.getrandbits(spec.ADDRESS_BITS)
+        if bench.home.set_of(key) < setting("in_sets", 1 << 32):
+            keys.append(key)
     for _ in range(setting("operations", 6000)):
         await bench.ask(next(requests(bench, keys)))
     await bench.finish()

@@ -46,4 +46,29 @@ def test_every_request_in_every_reachable_state_of_one_entry():
 @pytest.mark.slow
 def test_long_random_traces():
     for seed in range(2, 6):
-        random_run(100_000, 0.2, seed)
+        random_run(50_000, 0.2, seed)
+
+
+@pytest.mark.slow
+def test_the_size_that_is_built():
+    """4,096 entries of 64 agents; keys of two sets, so that blocks are evicted."""
+    got = simulate(
+        "coherence_directory",
+        "tb_coherence_directory",
+        settings={"operations": 10_000, "agents": 64, "ways": 8, "sets": 512, "in_sets": 2},
+        testcase="random_requests",
+    )
+    assert got["latency_cycles"] <= 6
+    assert got["coverage"]["answer"]["EVICTING"] > 10
+
+
+@pytest.mark.slow
+def test_every_request_in_every_state_of_two_entries():
+    got = simulate(
+        "coherence_directory",
+        "tb_coherence_directory",
+        parameters={"Entries": 2, "Ways": 1, "Agents": 2},
+        settings={"agents": 2, "ways": 1, "sets": 2, "keys": 3},
+        testcase="every_state",
+    )
+    assert got["states"] > 500
