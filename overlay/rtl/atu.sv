@@ -6,7 +6,7 @@
 // lookups go on (Misses of them at most wait), so answers come in any order, told apart by their tags.
 //
 // One pipeline does everything, one thing a cycle: lookups, outcomes of walks, forgetting. An answer of a hit is
-// offered in the fourth cycle after its lookup was taken. A fill holds lookups up for two cycles. Key mask, table and
+// offered in the fourth cycle after its lookup was taken. A fill holds lookups up for three cycles. Key mask, table and
 // timeout may change only while nothing is under way, and everything must be forgotten then.
 //
 // A host that changes an entry writes its line, then forgets the key: `forget_done_o` says that no answer with the

@@ -2,7 +2,7 @@
 
 // Home of the blocks that several agents hold copies of: who holds what, by the table in hls/spec.toml `[coherence]`,
 // with the answers of the runtime's directory (docs/coherence.md). One request at a time: its answer is offered in
-// the fifth cycle after it was taken; a fence takes two cycles a set and two more a block that the agent
+// the fifth cycle after it was taken; a fence takes two cycles a set and four more a block that the agent
 // held or waited for. Time is the owner's: it fences agents whose deadline is over.
 //
 // A set that is full is made room in: the holders of one of its blocks are recalled as for a writer, and the block is
