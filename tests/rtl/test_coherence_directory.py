@@ -1,5 +1,7 @@
 """The directory in RTL answers as the reference does, with evictions on top."""
 
+import functools
+
 import pytest
 
 from tests.rtl.simulate import simulate
@@ -8,6 +10,7 @@ SMALL = {"Entries": 16, "Ways": 4, "Agents": 4}
 ONE = {"Entries": 1, "Ways": 1, "Agents": 3}
 
 
+@functools.cache
 def random_run(operations, stall=0.0, seed=1):
     settings = {"operations": operations, "stall": stall}
     return simulate(
@@ -22,11 +25,11 @@ def random_run(operations, stall=0.0, seed=1):
 
 @pytest.mark.parametrize("stall", [0.0, 0.6])
 def test_random_requests_are_answered_as_by_the_reference(stall):
-    assert random_run(5000, stall)["operations"] == 5000
+    assert random_run(4000, stall)["operations"] == 4000
 
 
 def test_an_operation_takes_at_most_six_cycles():
-    assert random_run(1000)["latency_cycles"] <= 6
+    assert random_run(4000, 0.0)["latency_cycles"] <= 6
 
 
 def test_every_request_in_every_reachable_state_of_one_entry():
