@@ -1,12 +1,14 @@
+`default_nettype none
+
 // Any sequence of operations on a small filter, seen from one key: it is found only when it is in by the operations,
 // and it never stands twice.
 module residency_proof (
     input wire clk_i,
+    input wire rst_i,
     input wire valid_i,
     input wire insert_i,
     input wire [3:0] key_i
 );
-  logic begun_q = 1'b0;
   logic [3:0] one_q;  // any key, always the same
   logic in_q;  // inserted, and not removed since
   logic ready, done, found, insert_q;
@@ -18,7 +20,7 @@ module residency_proof (
       .Ways(2)
   ) filter (
       .clk_i,
-      .rst_i(!begun_q),
+      .rst_i,
       .valid_i,
       .ready_o(ready),
       .insert_i,
@@ -29,14 +31,13 @@ module residency_proof (
   );
 
   always_ff @(posedge clk_i) begin
-    begun_q <= 1'b1;
     one_q <= one_q;
     if (valid_i && ready) begin
       insert_q <= insert_i;
       key_q <= key_i;
     end
     if (done && key_q == one_q) in_q <= insert_q;
-    if (!begun_q) in_q <= 1'b0;
+    if (rst_i) in_q <= 1'b0;
   end
 
   // The table as it is: places that hold the key; places of sets not yet cleared do not count.
@@ -52,7 +53,7 @@ module residency_proof (
   end
 
   always_comb
-    if (begun_q) begin
+    if (!rst_i) begin
       assert (!(one_q[0] ? here[0] : here[1]));
       assert (here[0] != 2'b11 && here[1] != 2'b11);
       if (here != '0) assert (in_q);
@@ -64,3 +65,5 @@ module residency_proof (
       if (filter.state_q == 2'd3) assert (filter.ways == filter.table_ram.memory_q[filter.set_q]);
     end
 endmodule
+
+`default_nettype wire
