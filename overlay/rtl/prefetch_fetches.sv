@@ -102,6 +102,7 @@ module prefetch_fetches
     for (int unsigned i = Entries; i > 0; i--) if (free[i-1]) start_index = IndexBits'(i - 1);
   end
 
+  logic lookup_register_ready;
   axis_register #(
       .Width(IndexBits + AddressBits)
   ) lookup_register (
@@ -114,7 +115,6 @@ module prefetch_fetches
       .valid_o(lookup_valid_o),
       .ready_i(lookup_ready_i)
   );
-  logic lookup_register_ready;
   assign start_ready_o = lookup_register_ready && |free;
 
   // Bytes of a kind, in three cycles; whether they fit half a slot. Every answer has its place, so none waits.

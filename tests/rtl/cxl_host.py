@@ -36,7 +36,9 @@ class Memory:
 
     def __post_init__(self) -> None:
         self.reads: list[tuple[int, int, int]] = []  # due, id, address
-        self.writes: list[tuple[int, int, int, int, int, int]] = []  # due, id, address, data, strobe, user
+        self.writes: list[
+            tuple[int, int, int, int, int, int]
+        ] = []  # due, id, address, data, strobe, user
         self.aw: deque[tuple[int, int]] = deque()
         self.w: deque[tuple[int, int, int]] = deque()
         self.cycle = 0

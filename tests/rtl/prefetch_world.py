@@ -18,7 +18,9 @@ OK, PUSHED_OUT, CANCELLED, NO_PREDICTION, NO_ROOM = range(5)
 SHIFT, TOKENS = 5, 32
 SLOT_BYTES = 131072
 SLOT_BASE = 1 << 32
-KEY_MASK = (1 << 89) - 1 & ~((1 << 41) - (1 << 33)) & ~((TOKENS << 1) - 1)  # no head, kind, place in the block
+KEY_MASK = (
+    (1 << 89) - 1 & ~((1 << 41) - (1 << 33)) & ~((TOKENS << 1) - 1)
+)  # no head, kind, place in the block
 
 
 def key_of(req_id: int, layer: int, block: int) -> int:
@@ -83,7 +85,9 @@ class World:
         self.issued: list[tuple[int, int, int]] = []  # cycle, key, slot
         self.lines = 0
         self.most_moving = 0
-        self.ended: dict[int, tuple[int, bool]] = {}  # slot: key, ok; until it is filled or returned
+        self.ended: dict[
+            int, tuple[int, bool]
+        ] = {}  # slot: key, ok; until it is filled or returned
         self.taken: set[int] = set()  # slots inside the module
         self.cancelled_at: dict[int, int] = {}
         self.returned: list[int] = []
@@ -105,7 +109,9 @@ class World:
         for name, value in (defaults | values).items():
             getattr(self.dut, name).value = value
 
-    def map(self, req_id: int, blocks: int, chance: random.Random, holes: float = 0.0, heads: int = 4) -> None:
+    def map(
+        self, req_id: int, blocks: int, chance: random.Random, holes: float = 0.0, heads: int = 4
+    ) -> None:
         """Blocks of a request in every layer."""
         for layer in range(self.layers):
             for block in range(blocks):
@@ -134,7 +140,11 @@ class World:
         if not hint.dense:
             said = [p >> SHIFT for p in self.positions(hint.req_id, hint.position)]
             blocks = [b for b in dict.fromkeys(said) if b < complete]
-        keys = [key_of(hint.req_id, at, b) for at in after(range(self.layers), hint.layer) for b in blocks]
+        keys = [
+            key_of(hint.req_id, at, b)
+            for at in after(range(self.layers), hint.layer)
+            for b in blocks
+        ]
         return [key for key in keys if key in self.pages]
 
     def up(self) -> set[int]:
@@ -172,16 +182,26 @@ class World:
             dut.cancel_req_id_i.value = self.cancels.popleft()
         if self._offer("candidate", bool(self.answers) and not self.predictor_mute):
             identity, data, last = self.answers[0]
-            dut.candidate_id_i.value, dut.candidate_i.value, dut.candidate_last_i.value = identity, data, last
+            dut.candidate_id_i.value, dut.candidate_i.value, dut.candidate_last_i.value = (
+                identity,
+                data,
+                last,
+            )
         if self._offer("note", bool(self.notes)):
             resident, address, used = self.notes[0]
-            dut.note_resident_i.value, dut.note_address_i.value, dut.note_used_i.value = resident, address, used
+            dut.note_resident_i.value, dut.note_address_i.value, dut.note_used_i.value = (
+                resident,
+                address,
+                used,
+            )
         if self._offer("slot", bool(self.slots) and not self.no_slots):
             dut.slot_i.value = self.slots[0]
         self._translate()
         self._move()
         for name in ("predict", "lookup", "descriptor", "filled", "returned", "result"):
-            ready = chance.random() >= self.stall and not (name == "predict" and self.predictor_deaf)
+            ready = chance.random() >= self.stall and not (
+                name == "predict" and self.predictor_deaf
+            )
             self.waiting.setdefault(name, None)
             self.offered[name] = ready
             getattr(dut, f"{name}_ready_i").value = ready
@@ -216,7 +236,9 @@ class World:
             assert self.waiting[name] is None, f"cycle {self.cycle}: {name} was withdrawn"
             return None
         item = tuple(int(getattr(dut, one).value) for one in fields)
-        assert self.waiting[name] in (None, item), f"cycle {self.cycle}: {name} changed while it waited"
+        assert self.waiting[name] in (None, item), (
+            f"cycle {self.cycle}: {name} changed while it waited"
+        )
         self.waiting[name] = None if self.offered[name] else item
         return item if self.offered[name] else None
 
@@ -247,7 +269,9 @@ class World:
             self.held[slot] = key
         if got := self._got("returned", "returned_slot_o"):
             key, ok = self.ended.pop(got[0])
-            assert not ok or request_of(key) in self.cancelled_at, f"slot {got[0]} returned though filled"
+            assert not ok or request_of(key) in self.cancelled_at, (
+                f"slot {got[0]} returned though filled"
+            )
             self.taken.remove(got[0])
             self.returned.append(got[0])
             self.slots.append(got[0])
@@ -261,7 +285,9 @@ class World:
         for i, at in enumerate(said):
             high, low = pack_address(*KVAddress(req_id, 0, 0, at, 0))
             fields = {"position": at, "flags": 1, "address_high": high, "address_low": low}
-            self.answers.append((identity, packed(spec.CANDIDATE, **fields), int(i == len(said) - 1)))
+            self.answers.append(
+                (identity, packed(spec.CANDIDATE, **fields), int(i == len(said) - 1))
+            )
         if not said:
             self.answers.append((identity, 0, 1))
 
@@ -269,7 +295,9 @@ class World:
         got = np.frombuffer(data.to_bytes(64, "little"), spec.DESCRIPTOR)[0]
         place = int(got["key_offset"]) or int(got["value_offset"])
         slot = (place - SLOT_BASE) // SLOT_BYTES
-        (key,) = (k for k, page in self.pages.items() if page["record_offset"] == got["record_offset"])
+        (key,) = (
+            k for k, page in self.pages.items() if page["record_offset"] == got["record_offset"]
+        )
         page = self.pages[key]
         base = SLOT_BASE + slot * SLOT_BYTES
         same = set(page) - {"record_bytes"}
@@ -285,7 +313,12 @@ class World:
         assert slot not in [s for _, _, s, _ in self.moves.values()]
         assert slot not in self.held
         assert identity not in self.moves
-        self.moves[identity] = (self.cycle + self.chance.randint(*self.move_cycles), key, slot, data)
+        self.moves[identity] = (
+            self.cycle + self.chance.randint(*self.move_cycles),
+            key,
+            slot,
+            data,
+        )
         self.most_moving = max(self.most_moving, len(self.moves))
         self.issued.append((self.cycle, key, slot))
         self.lines += page["record_bytes"] // 64
@@ -296,7 +329,9 @@ class World:
     def evict(self, slot: int, used: int) -> None:
         """The owner of L2 needs the slot, or has read it. Only a slot that is held."""
         key = self.held.pop(slot)
-        head_and_place = self.chance.getrandbits(6) | self.chance.getrandbits(8) << 33  # named by any address within
+        head_and_place = (
+            self.chance.getrandbits(6) | self.chance.getrandbits(8) << 33
+        )  # named by any address within
         self.notes.append((0, key | head_and_place, used))
         self.slots.append(slot)
 

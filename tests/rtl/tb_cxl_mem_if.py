@@ -26,10 +26,21 @@ from tests.rtl.cxl_host import (
 BASE, SIZE = 0x12_3456_0000_00, 1 << 20
 DEADLINE = 512
 BOUND = DEADLINE + DEADLINE // 2 + 16  # what the module promises, and its pipeline
-INPUTS = (
-    "clear_lost_i poison_on_decode_error_i m2s_req_valid_i m2s_rwd_valid_i s2m_ndr_credit_i s2m_drs_credit_i "
-    "m_axi_rvalid_i m_axi_bvalid_i m_axi_arready_i m_axi_awready_i m_axi_wready_i m_axi_ruser_i m_axi_rresp_i"
-).split()
+INPUTS = [
+    "clear_lost_i",
+    "poison_on_decode_error_i",
+    "m2s_req_valid_i",
+    "m2s_rwd_valid_i",
+    "s2m_ndr_credit_i",
+    "s2m_drs_credit_i",
+    "m_axi_rvalid_i",
+    "m_axi_bvalid_i",
+    "m_axi_arready_i",
+    "m_axi_awready_i",
+    "m_axi_wready_i",
+    "m_axi_ruser_i",
+    "m_axi_rresp_i",
+]
 
 
 async def start(dut: Any, **options: Any) -> tuple[Host, Memory, random.Random]:
@@ -42,8 +53,12 @@ async def start(dut: Any, **options: Any) -> tuple[Host, Memory, random.Random]:
     return host, memory, rng()
 
 
-async def run(dut: Any, host: Host, memory: Memory, chance: random.Random, most: int, until: Any = None) -> int:
-    return await run_streams(dut, chance, [host, memory], until=until or (lambda: host.done), most_cycles=most)
+async def run(
+    dut: Any, host: Host, memory: Memory, chance: random.Random, most: int, until: Any = None
+) -> int:
+    return await run_streams(
+        dut, chance, [host, memory], until=until or (lambda: host.done), most_cycles=most
+    )
 
 
 async def idle(dut: Any, host: Host, memory: Memory, chance: random.Random, cycles: int) -> None:
@@ -51,7 +66,9 @@ async def idle(dut: Any, host: Host, memory: Memory, chance: random.Random, cycl
     await run(dut, host, memory, chance, cycles + 2, until=lambda: next(left, None) is None)
 
 
-def write(chance: random.Random, address: int, poison: int = 0, partial: bool = False) -> tuple[int, ...]:
+def write(
+    chance: random.Random, address: int, poison: int = 0, partial: bool = False
+) -> tuple[int, ...]:
     strobe = chance.getrandbits(64) if partial else 0
     return (MEM_WR_PTL if partial else MEM_WR, address, chance.getrandbits(512), strobe, poison)
 
@@ -71,7 +88,8 @@ async def any_traffic(dut: Any) -> None:
         conflict=["read-write", "write-read", "write-write"],
         where=["here", "below", "above"],
         poison=[0, 1],
-        exhausted=[k for k in ("ndr", "drs") if setting(f"{k}_credit", 0.5) <= 0.5] + ["req", "rwd"],
+        exhausted=[k for k in ("ndr", "drs") if setting(f"{k}_credit", 0.5) <= 0.5]
+        + ["req", "rwd"],
     )
     host, memory, chance = await start(
         dut,
@@ -88,10 +106,14 @@ async def any_traffic(dut: Any) -> None:
     outside = [BASE - 64, BASE + SIZE, 0, (1 << 52) - 64]
     for _ in range(setting("requests", 3000)):
         address = chance.choice(outside) if chance.random() < 0.05 else chance.choice(places)
-        opcode = chance.choice([MEM_RD, MEM_RD_DATA]) if chance.random() < 0.8 else chance.randrange(16)
+        opcode = (
+            chance.choice([MEM_RD, MEM_RD_DATA]) if chance.random() < 0.8 else chance.randrange(16)
+        )
         host.requests.append((opcode, address | chance.getrandbits(1) << 5))
         coverage.hit("req", opcode)
-        coverage.hit("where", "here" if host.here(address) else "below" if address < BASE else "above")
+        coverage.hit(
+            "where", "here" if host.here(address) else "below" if address < BASE else "above"
+        )
         address = chance.choice(outside) if chance.random() < 0.05 else chance.choice(places)
         poison = int(chance.random() < 0.1)
         item = write(chance, address, poison, chance.random() < 0.5)
@@ -156,7 +178,14 @@ async def either_kind_of_answer_goes_without_credits_of_the_other(dut: Any) -> N
         host.requests.extend((MEM_RD, BASE + 64 * (i % 4)) for i in range(200))
         host.writes.extend(write(chance, BASE + 64 * (i % 4)) for i in range(200))
         queue = host.requests if goes == "drs" else host.writes
-        await run(dut, host, memory, chance, 4000, until=lambda q=queue, g=goes: not q and not host.open[g])
+        await run(
+            dut,
+            host,
+            memory,
+            chance,
+            4000,
+            until=lambda q=queue, g=goes: not q and not host.open[g],
+        )
         assert host.open[kept]
         setattr(host, f"{kept}_credit", 1.0)
         await run(dut, host, memory, chance, 4000)

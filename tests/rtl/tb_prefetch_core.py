@@ -22,10 +22,21 @@ from tests.rtl.prefetch_world import (
 )
 
 PATIENCE, PREDICTOR = 256, 512
-INPUTS = (
-    "hint_valid_i cancel_i result_ready_i predict_ready_i candidate_valid_i lookup_ready_i translation_valid_i "
-    "descriptor_ready_i moved_valid_i slot_valid_i returned_ready_i filled_ready_i note_valid_i"
-).split()
+INPUTS = [
+    "hint_valid_i",
+    "cancel_i",
+    "result_ready_i",
+    "predict_ready_i",
+    "candidate_valid_i",
+    "lookup_ready_i",
+    "translation_valid_i",
+    "descriptor_ready_i",
+    "moved_valid_i",
+    "slot_valid_i",
+    "returned_ready_i",
+    "filled_ready_i",
+    "note_valid_i",
+]
 
 
 async def start(dut: Any, **options: Any) -> tuple[World, random.Random]:
@@ -36,8 +47,12 @@ async def start(dut: Any, **options: Any) -> tuple[World, random.Random]:
     return world, rng()
 
 
-async def run(dut: Any, world: World, chance: random.Random, until: Any = None, most: int = 20000) -> int:
-    return await run_streams(dut, chance, [world], until=until or (lambda: world.settled), most_cycles=most)
+async def run(
+    dut: Any, world: World, chance: random.Random, until: Any = None, most: int = 20000
+) -> int:
+    return await run_streams(
+        dut, chance, [world], until=until or (lambda: world.settled), most_cycles=most
+    )
 
 
 async def idle(dut: Any, world: World, chance: random.Random, cycles: int) -> None:
@@ -72,7 +87,12 @@ async def one_hint_after_the_other_asks_for_what_the_definition_says(dut: Any) -
     """With a filter that forgets nothing exactly that; with a small one also what it forgot, never less."""
     exact = setting("exact", True)
     coverage = Coverage(
-        dense=[0, 1], issued=["none", "some", "depth"], hole=[0, 1], resident=[0, 1], used=[0, 1], failed=[0, 1]
+        dense=[0, 1],
+        issued=["none", "some", "depth"],
+        hole=[0, 1],
+        resident=[0, 1],
+        used=[0, 1],
+        failed=[0, 1],
     )
     world, chance = await start(dut, stall=setting("stall", 0.2), walk_cycles=(1, 30), fail=0.1)
     world.positions = predictions(1, 9)
@@ -83,7 +103,12 @@ async def one_hint_after_the_other_asks_for_what_the_definition_says(dut: Any) -
         hint = any_hint(chance, 4, 9, world.layers)
         before, up = len(world.issued), world.up()
         world.hints.append(hint)
-        await run(dut, world, chance, until=lambda: not world.hints and len(world.results) == len(world.sent))
+        await run(
+            dut,
+            world,
+            chance,
+            until=lambda: not world.hints and len(world.results) == len(world.sent),
+        )
         status, issued = world.results[len(world.sent) - 1]
         await run(dut, world, chance, until=lambda n=before + issued: len(world.issued) >= n)
         keys = [key for _, key, _ in world.issued[before:]]
@@ -102,7 +127,9 @@ async def one_hint_after_the_other_asks_for_what_the_definition_says(dut: Any) -
         again += len(set(keys) & up)
         total += issued
         coverage.hit("dense", hint.dense)
-        coverage.hit("issued", "none" if not issued else "depth" if issued == hint.depth else "some")
+        coverage.hit(
+            "issued", "none" if not issued else "depth" if issued == hint.depth else "some"
+        )
         coverage.hit("hole", int(len(wanted) < world.layers * (hint.position // TOKENS)))
         coverage.hit("resident", int(bool(set(wanted) & up)))
         failed = len(world.returned)
@@ -130,7 +157,9 @@ async def one_hint_after_the_other_asks_for_what_the_definition_says(dut: Any) -
 @cocotb.test()
 async def a_storm_of_hints_loses_none_and_no_slot(dut: Any) -> None:
     """Hints, cancellations, evictions, failures and depths at random: every hint has one result within bounds."""
-    coverage = Coverage(status=[OK, PUSHED_OUT, CANCELLED, NO_ROOM], depth=range(6), filled=[0, 1], full=[1])
+    coverage = Coverage(
+        status=[OK, PUSHED_OUT, CANCELLED, NO_ROOM], depth=range(6), filled=[0, 1], full=[1]
+    )
     world, chance = await start(
         dut, stall=setting("stall", 0.3), walk_cycles=(1, 60), move_cycles=(5, 200), fail=0.1
     )
@@ -146,7 +175,11 @@ async def a_storm_of_hints_loses_none_and_no_slot(dut: Any) -> None:
     def storm() -> bool:
         """Bursts of hints, and times in which nothing leaves L2."""
         rate = 0.5 if world.cycle // 200 % 10 == 0 else 0.02
-        if len(world.sent) + len(world.hints) < hints and len(world.hints) < 3 and chance.random() < rate:
+        if (
+            len(world.sent) + len(world.hints) < hints
+            and len(world.hints) < 3
+            and chance.random() < rate
+        ):
             world.hints.append(any_hint(chance, 5, 9, world.layers))
         if chance.random() < 0.002:
             world.cancels.append(chance.randrange(5))
@@ -154,7 +187,11 @@ async def a_storm_of_hints_loses_none_and_no_slot(dut: Any) -> None:
             depth = chance.randrange(6)
             coverage.hit("depth", depth)
             world.dut.prefetch_depth_i.value = depth
-        if world.held and chance.random() < 0.05 and (world.cycle // 800 % 4 or len(world.sent) == hints):
+        if (
+            world.held
+            and chance.random() < 0.05
+            and (world.cycle // 800 % 4 or len(world.sent) == hints)
+        ):
             world.evict(chance.choice(sorted(world.held)), chance.randrange(2))
         coverage.hit("filled", int(bool(world.held)))
         if world.offered.get("hint") and not world.dut.hint_ready_o.value:
@@ -197,7 +234,10 @@ async def the_newest_hints_win_and_the_highest_priority_goes_first(dut: Any) -> 
         world.hints.append(Hint(0, i, 128, 1, owner=2, priority=3))
     await run(dut, world, chance, until=lambda: len(world.sent) == 7)
     await idle(dut, world, chance, 5)
-    assert {tag: status for tag, (status, _) in world.results.items()} == {1: PUSHED_OUT, 2: PUSHED_OUT}
+    assert {tag: status for tag, (status, _) in world.results.items()} == {
+        1: PUSHED_OUT,
+        2: PUSHED_OUT,
+    }
     dut.prefetch_depth_i.value = 1
     await idle(dut, world, chance, 6)
     assert [tag for tag in world.results] == [1, 2, 3, 5]
@@ -219,7 +259,9 @@ async def a_cancelled_request_gets_no_descriptor_and_no_slot(dut: Any) -> None:
         world.map(7, 5, chance)
         world.map(8, 5, chance)
         world.positions = lambda req_id, position: [40, 70]
-        world.hints.extend([Hint(7, 0, 160, 5, dense=after_cycles % 2), Hint(7, 1, 160, 6), Hint(8, 2, 160, 2)])
+        world.hints.extend(
+            [Hint(7, 0, 160, 5, dense=after_cycles % 2), Hint(7, 1, 160, 6), Hint(8, 2, 160, 2)]
+        )
         end = after_cycles + 1
         await run(dut, world, chance, until=lambda w=world, e=end: w.cycle >= e)
         kept = len([key for key in world.held.values() if request_of(key) == 7])
@@ -230,7 +272,11 @@ async def a_cancelled_request_gets_no_descriptor_and_no_slot(dut: Any) -> None:
         for tag in range(sent):
             if world.sent[tag].req_id == 7 and world.result_at[tag] > after_cycles + 3:
                 assert world.results[tag][0] == CANCELLED
-        late = [key for at, key, _ in world.issued[issued:] if request_of(key) == 7 and at > after_cycles + 4]
+        late = [
+            key
+            for at, key, _ in world.issued[issued:]
+            if request_of(key) == 7 and at > after_cycles + 4
+        ]
         assert sent < 2 or not late
         if sent >= 2:
             assert len([key for key in world.held.values() if request_of(key) == 7]) <= kept + 2
@@ -306,4 +352,6 @@ async def latency_and_rate(dut: Any) -> None:
     world.hints.append(Hint(0, 0, 40 * TOKENS, 100))
     await run(dut, world, chance)
     cycles = [at for at, _, _ in world.issued[count:]]
-    report(latency_cycles=latency, descriptors_per_cycle=(len(cycles) - 1) / (cycles[-1] - cycles[0]))
+    report(
+        latency_cycles=latency, descriptors_per_cycle=(len(cycles) - 1) / (cycles[-1] - cycles[0])
+    )

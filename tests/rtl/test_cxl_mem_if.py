@@ -8,14 +8,23 @@ BENCH = ("cxl_mem_if", "tb_cxl_mem_if")
 BUILD = {"DeadlineCycles": 512, "AddressBits": 32}
 TRAFFIC = [
     {"memory_stall": 0.3, "ndr_credit": 0.5, "drs_credit": 0.5},
-    {"memory_stall": 0.0, "host_stall": 0.0, "latency": 40, "ndr_credit": 0.2, "drs_credit": 0.9, "decode_poison": 1},
+    {
+        "memory_stall": 0.0,
+        "host_stall": 0.0,
+        "latency": 40,
+        "ndr_credit": 0.2,
+        "drs_credit": 0.9,
+        "decode_poison": 1,
+    },
     {"memory_stall": 0.7, "host_stall": 0.0, "latency": 3, "ndr_credit": 0.9, "drs_credit": 0.2},
 ]
 
 
 @pytest.mark.parametrize("settings", TRAFFIC)
 def test_requests_are_answered_once_in_the_order_of_their_line(settings):
-    got = simulate(*BENCH, parameters=BUILD, settings=settings | {"requests": 1500}, testcase="any_traffic")
+    got = simulate(
+        *BENCH, parameters=BUILD, settings=settings | {"requests": 1500}, testcase="any_traffic"
+    )
     assert got["random_requests"] == 3000
 
 

@@ -18,7 +18,12 @@ def test_all_of_it():
 
 def test_a_small_filter_fetches_again_and_never_skips_a_block_that_is_not_there():
     build = BUILD | {"FilterSets": 2, "FilterWays": 2}
-    got = simulate(*BENCH, parameters=build, settings={"exact": False, "hints": 300}, testcase=[SEQUENCE, STORM])
+    got = simulate(
+        *BENCH,
+        parameters=build,
+        settings={"exact": False, "hints": 300},
+        testcase=[SEQUENCE, STORM],
+    )
     assert got["fetched_again"] > 0
 
 
