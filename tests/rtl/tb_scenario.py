@@ -12,10 +12,6 @@ from tests.rtl.dma import StandIn
 from tests.rtl.host import Host
 
 PREFIXES = ("m_axi_control", "m_axi_data")
-CODEC_INPUTS = (
-    "descriptor_tready_i", "source_tready_i", "target_tdata_i", "target_tlast_i", "target_tvalid_i",
-    "completion_tdata_i", "completion_tvalid_i",
-)  # fmt: skip
 
 
 class RtlEngine(Host):
@@ -29,9 +25,10 @@ async def the_driver_and_the_engine_agree(dut: Any) -> None:
     engine = RtlEngine(
         dut, rng(), size=1 << 19, slots_log2=5, prefixes=PREFIXES, latency=setting("latency", 20), stall=stall
     )  # fmt: skip
+    for port in dut:  # of parts that have nothing to do here
+        if port._name.endswith("_i") and port._name != "clk_i":
+            port.value = 0
     if hasattr(dut, "compress_o"):  # an engine without codecs: the reference stands in
-        for name in CODEC_INPUTS:
-            getattr(dut, name).value = 0
         engine.ends.append(StandIn(dut, stall))
     await engine.start()
     got, want = await scenario.scenario(engine), scenario.on_csim()
