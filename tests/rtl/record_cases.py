@@ -74,7 +74,9 @@ def real_blocks() -> Iterator[Block]:
                 for head in range(heads - count + 1):
                     for i, layer in enumerate(layers):
                         cut = (i, slice(start, start + size), slice(head, head + count))
-                        k, v = (np.ascontiguousarray(a[cut]).view(np.uint16) for a in (keys, values))
+                        k, v = (
+                            np.ascontiguousarray(a[cut]).view(np.uint16) for a in (keys, values)
+                        )
                         yield (
                             BlockInfo(
                                 size,
@@ -103,7 +105,9 @@ class Case:
         return Status(self.completion & 0xFFFF)
 
 
-def completion_of(status: int = 0, flags: int = 0, size: int = 0, value: int = 0, limit: int = 0) -> int:
+def completion_of(
+    status: int = 0, flags: int = 0, size: int = 0, value: int = 0, limit: int = 0
+) -> int:
     done = np.zeros(1, spec.COMPLETION)
     done[0] = (status, flags, size, value & 0xFFFFFFFF, limit & 0xFFFFFFFF)
     return int.from_bytes(done.tobytes(), "little")
@@ -116,7 +120,9 @@ def answer(record: bytes, info: BlockInfo) -> tuple[int, bytes]:
         check_header(header, info)
         coded = not header["flags"] & Flag.RAW
         if coded and header["scheme"] > Scheme.INT4:
-            return completion_of(Status.BAD_SCHEME, value=int(header["scheme"]), limit=Scheme.INT4), b""
+            return completion_of(
+                Status.BAD_SCHEME, value=int(header["scheme"]), limit=Scheme.INT4
+            ), b""
         arrays = decode_record(record, info)
     except RecordError as error:
         return completion_of(error.status, value=error.value, limit=error.limit), b""

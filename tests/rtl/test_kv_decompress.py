@@ -28,7 +28,9 @@ FOUND = [
 
 
 def decompress(testcase, **settings):
-    return simulate("kv_decompress", "tb_kv_decompress", parameters=SIZE, testcase=testcase, settings=settings)
+    return simulate(
+        "kv_decompress", "tb_kv_decompress", parameters=SIZE, testcase=testcase, settings=settings
+    )
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=lambda s: s.name)
