@@ -1,8 +1,8 @@
 `default_nettype none
 
-// The engine. A host gives it commands (speckv_engine) and sees registers and one interrupt; blocks that will be wanted
-// are brought up by the prefetch core (prefetch_unit); the pool answers CXL.mem requests (cxl_mem_if); agents take
-// leases of blocks at home_* (coherence_directory). docs/rtl_registers.md, docs/rtl_cxl.md.
+// The engine. A host gives it commands and sees registers and one interrupt (speckv_control); tables of descriptors run
+// on dma_codec; blocks that will be wanted are brought up by the prefetch core (prefetch_unit); the pool answers CXL.mem
+// requests (cxl_mem_if); agents take leases of blocks at home_* (coherence_directory). docs/rtl_registers.md.
 //
 // AXI4 masters, 512 bits: control (rings, buffer table), data (descriptors, blocks, records), walk (page table, the
 // prefetch core's descriptors), pool (what CXL.mem reaches). The first three see the same addresses.
@@ -259,33 +259,16 @@ module cxl_speckv_top
   csr_order_t order;
   csr_value_t shown, unit_value, value;
 
-  logic [ 8*DmaJobBytes-1:0] mover_job_tdata;
-  logic                      mover_job_tvalid;
-  logic                      mover_job_tready;
-  logic [8*DmaDoneBytes-1:0] mover_done_tdata;
-  logic                      mover_done_tvalid;
-  logic                      mover_done_tready;
-  logic                      compress;
-  logic [             511:0] descriptor_tdata;
-  logic                      descriptor_tvalid;
-  logic                      descriptor_tready;
-  logic [             511:0] source_tdata;
-  logic                      source_tlast;
-  logic                      source_tvalid;
-  logic                      source_tready;
-  logic [             511:0] target_tdata;
-  logic                      target_tlast;
-  logic                      target_tvalid;
-  logic                      target_tready;
-  logic [             127:0] completion_tdata;
-  logic                      completion_tvalid;
-  logic                      completion_tready;
-  speckv_engine #(
+  logic [8*DmaJobBytes-1:0] command_job, mover_job, job;
+  logic [8*DmaDoneBytes-1:0] done;
+  logic command_job_valid, command_job_ready, command_done_valid, command_done_ready;
+  logic mover_job_valid, mover_job_ready, mover_done_valid, mover_done_ready;
+  logic job_valid, job_ready, done_valid, done_ready, cancel, is_mover;
+
+  speckv_control #(
       .Entries(Commands),
-      .Prefetches(Prefetches),
-      .MaxBlockBytes(MaxBlockBytes),
-      .BufferBeats(BufferBeats)
-  ) u_engine (
+      .Prefetches(Prefetches)
+  ) u_control (
       .clk_i,
       .rst_i,
       .s_axi_awaddr_i,
@@ -310,103 +293,99 @@ module cxl_speckv_top
       .order_o(order),
       .value_o(shown),
       .value_i(value),
-      .m_axi_control_araddr_o,
-      .m_axi_control_arlen_o,
-      .m_axi_control_arsize_o,
-      .m_axi_control_arburst_o,
-      .m_axi_control_arvalid_o,
-      .m_axi_control_arready_i,
-      .m_axi_control_rdata_i,
-      .m_axi_control_rresp_i,
-      .m_axi_control_rlast_i,
-      .m_axi_control_rvalid_i,
-      .m_axi_control_rready_o,
-      .m_axi_control_awaddr_o,
-      .m_axi_control_awlen_o,
-      .m_axi_control_awsize_o,
-      .m_axi_control_awburst_o,
-      .m_axi_control_awvalid_o,
-      .m_axi_control_awready_i,
-      .m_axi_control_wdata_o,
-      .m_axi_control_wstrb_o,
-      .m_axi_control_wlast_o,
-      .m_axi_control_wvalid_o,
-      .m_axi_control_wready_i,
-      .m_axi_control_bresp_i,
-      .m_axi_control_bvalid_i,
-      .m_axi_control_bready_o,
-      .mover_job_tdata_i(mover_job_tdata),
-      .mover_job_tvalid_i(mover_job_tvalid),
-      .mover_job_tready_o(mover_job_tready),
-      .mover_done_tdata_o(mover_done_tdata),
-      .mover_done_tvalid_o(mover_done_tvalid),
-      .mover_done_tready_i(mover_done_tready),
-      .compress_o(compress),
-      .descriptor_tdata_o(descriptor_tdata),
-      .descriptor_tvalid_o(descriptor_tvalid),
-      .descriptor_tready_i(descriptor_tready),
-      .source_tdata_o(source_tdata),
-      .source_tlast_o(source_tlast),
-      .source_tvalid_o(source_tvalid),
-      .source_tready_i(source_tready),
-      .target_tdata_i(target_tdata),
-      .target_tlast_i(target_tlast),
-      .target_tvalid_i(target_tvalid),
-      .target_tready_o(target_tready),
-      .completion_tdata_i(completion_tdata),
-      .completion_tvalid_i(completion_tvalid),
-      .completion_tready_o(completion_tready),
-      .m_axi_data_arid_o,
-      .m_axi_data_araddr_o,
-      .m_axi_data_arlen_o,
-      .m_axi_data_arsize_o,
-      .m_axi_data_arburst_o,
-      .m_axi_data_arvalid_o,
-      .m_axi_data_arready_i,
-      .m_axi_data_rid_i,
-      .m_axi_data_rdata_i,
-      .m_axi_data_rresp_i,
-      .m_axi_data_rlast_i,
-      .m_axi_data_rvalid_i,
-      .m_axi_data_rready_o,
-      .m_axi_data_awid_o,
-      .m_axi_data_awaddr_o,
-      .m_axi_data_awlen_o,
-      .m_axi_data_awsize_o,
-      .m_axi_data_awburst_o,
-      .m_axi_data_awvalid_o,
-      .m_axi_data_awready_i,
-      .m_axi_data_wdata_o,
-      .m_axi_data_wstrb_o,
-      .m_axi_data_wlast_o,
-      .m_axi_data_wvalid_o,
-      .m_axi_data_wready_i,
-      .m_axi_data_bid_i,
-      .m_axi_data_bresp_i,
-      .m_axi_data_bvalid_i,
-      .m_axi_data_bready_o
+      .job_tdata_o(command_job),
+      .job_tvalid_o(command_job_valid),
+      .job_tready_i(command_job_ready),
+      .done_tdata_i(done),
+      .done_tvalid_i(command_done_valid),
+      .done_tready_o(command_done_ready),
+      .cancel_o(cancel),
+      .m_axi_araddr_o(m_axi_control_araddr_o),
+      .m_axi_arlen_o(m_axi_control_arlen_o),
+      .m_axi_arsize_o(m_axi_control_arsize_o),
+      .m_axi_arburst_o(m_axi_control_arburst_o),
+      .m_axi_arvalid_o(m_axi_control_arvalid_o),
+      .m_axi_arready_i(m_axi_control_arready_i),
+      .m_axi_rdata_i(m_axi_control_rdata_i),
+      .m_axi_rresp_i(m_axi_control_rresp_i),
+      .m_axi_rlast_i(m_axi_control_rlast_i),
+      .m_axi_rvalid_i(m_axi_control_rvalid_i),
+      .m_axi_rready_o(m_axi_control_rready_o),
+      .m_axi_awaddr_o(m_axi_control_awaddr_o),
+      .m_axi_awlen_o(m_axi_control_awlen_o),
+      .m_axi_awsize_o(m_axi_control_awsize_o),
+      .m_axi_awburst_o(m_axi_control_awburst_o),
+      .m_axi_awvalid_o(m_axi_control_awvalid_o),
+      .m_axi_awready_i(m_axi_control_awready_i),
+      .m_axi_wdata_o(m_axi_control_wdata_o),
+      .m_axi_wstrb_o(m_axi_control_wstrb_o),
+      .m_axi_wlast_o(m_axi_control_wlast_o),
+      .m_axi_wvalid_o(m_axi_control_wvalid_o),
+      .m_axi_wready_i(m_axi_control_wready_i),
+      .m_axi_bresp_i(m_axi_control_bresp_i),
+      .m_axi_bvalid_i(m_axi_control_bvalid_i),
+      .m_axi_bready_o(m_axi_control_bready_o)
   );
 
-  codec_switch #(
-      .MaxBlockBytes(MaxBlockBytes)
-  ) u_codecs (
+  // Commands go before the prefetch core's moves.
+  job_share u_share (
       .clk_i,
       .rst_i,
-      .compress_i(compress),
-      .descriptor_tdata_i(descriptor_tdata),
-      .descriptor_tvalid_i(descriptor_tvalid),
-      .descriptor_tready_o(descriptor_tready),
-      .source_tdata_i(source_tdata),
-      .source_tlast_i(source_tlast),
-      .source_tvalid_i(source_tvalid),
-      .source_tready_o(source_tready),
-      .target_tdata_o(target_tdata),
-      .target_tlast_o(target_tlast),
-      .target_tvalid_o(target_tvalid),
-      .target_tready_i(target_tready),
-      .completion_tdata_o(completion_tdata),
-      .completion_tvalid_o(completion_tvalid),
-      .completion_tready_i(completion_tready)
+      .user_job_i({mover_job, command_job}),
+      .user_job_valid_i({mover_job_valid, command_job_valid}),
+      .user_job_ready_o({mover_job_ready, command_job_ready}),
+      .user_done_valid_o({mover_done_valid, command_done_valid}),
+      .user_done_ready_i({mover_done_ready, command_done_ready}),
+      .job_o(job),
+      .job_valid_o(job_valid),
+      .job_ready_i(job_ready),
+      .done_valid_i(done_valid),
+      .done_ready_o(done_ready),
+      .second_o(is_mover)
+  );
+
+  dma_codec #(
+      .MaxBlockBytes(MaxBlockBytes),
+      .BufferBeats  (BufferBeats)
+  ) u_dma (
+      .clk_i,
+      .rst_i,
+      .job_tdata_i(job),
+      .job_tvalid_i(job_valid),
+      .job_tready_o(job_ready),
+      .done_tdata_o(done),
+      .done_tvalid_o(done_valid),
+      .done_tready_i(done_ready),
+      .cancel_i(cancel & ~is_mover),
+      .m_axi_arid_o(m_axi_data_arid_o),
+      .m_axi_araddr_o(m_axi_data_araddr_o),
+      .m_axi_arlen_o(m_axi_data_arlen_o),
+      .m_axi_arsize_o(m_axi_data_arsize_o),
+      .m_axi_arburst_o(m_axi_data_arburst_o),
+      .m_axi_arvalid_o(m_axi_data_arvalid_o),
+      .m_axi_arready_i(m_axi_data_arready_i),
+      .m_axi_rid_i(m_axi_data_rid_i),
+      .m_axi_rdata_i(m_axi_data_rdata_i),
+      .m_axi_rresp_i(m_axi_data_rresp_i),
+      .m_axi_rlast_i(m_axi_data_rlast_i),
+      .m_axi_rvalid_i(m_axi_data_rvalid_i),
+      .m_axi_rready_o(m_axi_data_rready_o),
+      .m_axi_awid_o(m_axi_data_awid_o),
+      .m_axi_awaddr_o(m_axi_data_awaddr_o),
+      .m_axi_awlen_o(m_axi_data_awlen_o),
+      .m_axi_awsize_o(m_axi_data_awsize_o),
+      .m_axi_awburst_o(m_axi_data_awburst_o),
+      .m_axi_awvalid_o(m_axi_data_awvalid_o),
+      .m_axi_awready_i(m_axi_data_awready_i),
+      .m_axi_wdata_o(m_axi_data_wdata_o),
+      .m_axi_wstrb_o(m_axi_data_wstrb_o),
+      .m_axi_wlast_o(m_axi_data_wlast_o),
+      .m_axi_wvalid_o(m_axi_data_wvalid_o),
+      .m_axi_wready_i(m_axi_data_wready_i),
+      .m_axi_bid_i(m_axi_data_bid_i),
+      .m_axi_bresp_i(m_axi_data_bresp_i),
+      .m_axi_bvalid_i(m_axi_data_bvalid_i),
+      .m_axi_bready_o(m_axi_data_bready_o)
   );
 
   prefetch_unit #(
@@ -464,12 +443,12 @@ module cxl_speckv_top
       .note_resident_i,
       .note_address_i,
       .note_used_i,
-      .job_tdata_o(mover_job_tdata),
-      .job_tvalid_o(mover_job_tvalid),
-      .job_tready_i(mover_job_tready),
-      .done_tdata_i(mover_done_tdata),
-      .done_tvalid_i(mover_done_tvalid),
-      .done_tready_o(mover_done_tready),
+      .job_tdata_o(mover_job),
+      .job_tvalid_o(mover_job_valid),
+      .job_tready_i(mover_job_ready),
+      .done_tdata_i(done),
+      .done_tvalid_i(mover_done_valid),
+      .done_tready_o(mover_done_ready),
       .m_axi_walk_araddr_o,
       .m_axi_walk_arlen_o,
       .m_axi_walk_arsize_o,
