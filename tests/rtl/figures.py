@@ -58,9 +58,9 @@ FIGURES: dict[str, Figure] = {
     "crc32c": Figure(
         "crc32c", cycles=Cycles("tb_crc32c", "messages", _none), quick=True, clock=True
     ),
-    "descriptor_check": Figure("descriptor_check", quick=True, clock=True),
-    "speckv_csr": Figure("speckv_csr", quick=True, clock=True),
-    "command_store": Figure("command_store", quick=True, clock=True),
+    "descriptor_check": Figure("descriptor_check", clock=True),
+    "speckv_csr": Figure("speckv_csr", clock=True),
+    "command_store": Figure("command_store", clock=True),
     "speckv_control": Figure("speckv_control"),
     "dma_engine": Figure(
         "dma_engine",

@@ -18,6 +18,7 @@ from speckv_pynq.device.csim import CsimDevice
 from speckv_pynq.driver import SpeckvDriver
 from speckv_pynq.driver.commands import command
 from speckv_pynq.errors import CommandError, ConfigError, DeviceBufferError
+from speckv_pynq.reference import BlockInfo, decode_record, encode_record
 from speckv_pynq.spec import CommandStatus, DType, Kind, Move, Opcode, Parameter, Scheme
 from tests.blocks import make_bits
 
@@ -76,6 +77,13 @@ def block(case: str, number: int) -> bytes:
     with np.load(Path(__file__).parents[1] / "data" / "smollm2_blocks.npz") as data:
         kinds = [data[name][number % len(data[name]), :tokens, :heads] for name in ("key", "value")]
     return b"".join(np.ascontiguousarray(kind).tobytes() for kind in kinds)
+
+
+def decoded(contents: bytes) -> bytes:
+    """What is left of a block's bytes after int4."""
+    k, v = np.frombuffer(contents, np.uint16).reshape(2, *SHAPE)
+    record = encode_record(k, v, Scheme.INT4, dtype=DType.FP16)
+    return b"".join(kind.tobytes() for kind in decode_record(record, BlockInfo(*SHAPE)))
 
 
 def table(count: int) -> np.ndarray:
