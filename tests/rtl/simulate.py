@@ -23,7 +23,9 @@ MAKE_VARIABLES = (
     "AR=ar PYTHON3=python3 CFG_CXXFLAGS_COROUTINES=-fcoroutines "
     "CFG_CXXFLAGS_STD_NEWEST=-std=c++20 CFG_CXXFLAGS_STD=-std=c++20 CFG_CXXFLAGS_PCH_I=-include"
 )
-FLAGS = ("-Wall", "--assert", "-O3", "--x-assign", "unique", "--x-initial", "unique")
+# Ports are all that a bench sees: everything public would double the time of builds and of simulations.
+SEEN = ("--no-public-flat-rw", "--public-depth", "1")
+FLAGS = ("-Wall", "--assert", "-O3", "--x-assign", "unique", "--x-initial", "unique", *SEEN)
 
 
 def simulate(
