@@ -112,10 +112,25 @@ def random_jobs(
         yield job_of(info, scheme, arrays, case=case)
 
 
+def real_blocks() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """-> layers; keys and values float16 (blocks, tokens, heads, head_dim)."""
+    with np.load(REAL) as file:
+        return file["layers"], file["key"], file["value"]
+
+
+def whole_real_jobs(scheme: Scheme) -> list[Job]:
+    """The real blocks as they are."""
+    jobs = []
+    for layer, k, v in zip(*real_blocks(), strict=True):
+        info = BlockInfo(*k.shape, first_layer=int(layer))
+        arrays = {Kind.KEY: k.view(np.uint16), Kind.VALUE: v.view(np.uint16)}
+        jobs.append(job_of(info, scheme, arrays))
+    return jobs
+
+
 def real_jobs(chance: random.Random, schemes: tuple[Scheme, ...]) -> Iterator[Job]:
     """Cuts of the real blocks: any 16 or all 32 tokens, any heads, either element type."""
-    with np.load(REAL) as file:
-        layers, key, value = (file[name] for name in ("layers", "key", "value"))
+    layers, key, value = real_blocks()
     while True:
         row = chance.randrange(len(layers))
         tokens = chance.choice((16, 16, 32))
