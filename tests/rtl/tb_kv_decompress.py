@@ -181,7 +181,7 @@ async def damage(dut: Any) -> None:
     cases: list[Case] = []
     for dtype in LOSSY:
         for kinds in KINDS:
-            info = replace_info(small_info(chance, (dtype,), 8192), "kinds", kinds)
+            info = replace_info(small_info(chance, (dtype,), 4096), "kinds", kinds)
             name = "runs" if scheme == Scheme.INT8_DELTA_RLE else chance.choice(FINITE_CASES)
             cases += damaged(chance, record_of(random_block(chance, info, name), scheme), info)
             cases += refused(info)

@@ -6,7 +6,7 @@ from speckv_pynq.spec import Scheme
 from tests.rtl.simulate import simulate
 
 SIZE = {"MaxBlockBytes": 16384}
-SCHEMES = [Scheme.RAW, Scheme.INT4]
+SCHEMES = [Scheme.RAW, Scheme.INT8_DELTA_RLE, Scheme.INT4]
 PRESSURES = [(0.0, 0.0), (0.3, 0.3)]
 FOUND = [
     "OK",
