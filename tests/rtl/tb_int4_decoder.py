@@ -84,7 +84,13 @@ async def blocks(dut: Any) -> None:
         if number % 2:  # any bytes are a payload, any exponent decodes
             payload = chance.randbytes(len(payload))
             units = [
-                chance.choice((chance.randint(-180, 140), chance.randint(-40, 20), chance.randint(-32768, 32767)))
+                chance.choice(
+                    (
+                        chance.randint(-180, 140),
+                        chance.randint(-40, 20),
+                        chance.randint(-32768, 32767),
+                    )
+                )
                 if kind in arrays
                 else 0
                 for kind in (Kind.KEY, Kind.VALUE)

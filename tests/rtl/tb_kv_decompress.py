@@ -68,14 +68,18 @@ async def run(dut: Any, cases: Sequence[Case], chance: random.Random) -> Receive
     )
     for number, case in enumerate(cases):
         got = completion.items[number]
-        assert got == case.completion, f"record {number}: completion {got:032x}, not {case.completion:032x}"
+        assert got == case.completion, (
+            f"record {number}: completion {got:032x}, not {case.completion:032x}"
+        )
     assert len(block.items) == len(want)
     for number, (got, beat) in enumerate(zip(block.items, want, strict=True)):
         assert got == beat, f"beat {number} of all blocks: {got[0]:0128x}, not {beat[0]:0128x}"
     beats = 0
     for case, cycle in zip(cases, completion.cycles, strict=True):
         beats += len(case.block)
-        assert not case.block or block.cycles[beats - 1] < cycle, "a completion came before its block's end"
+        assert not case.block or block.cycles[beats - 1] < cycle, (
+            "a completion came before its block's end"
+        )
     return block
 
 
@@ -97,8 +101,12 @@ async def blocks(dut: Any) -> None:
     for number in range(setting("random", 60)):
         info = small_info(chance, dtypes, setting("block_bytes", 16384))
         # What is not finite falls back to raw.
-        source.append(random_block(chance, info, "any" if number % 8 == 0 and info.dtype != DType.FP32 else None))
-    real = iter(real_blocks())
+        source.append(
+            random_block(
+                chance, info, "any" if number % 8 == 0 and info.dtype != DType.FP32 else None
+            )
+        )
+    real = real_blocks(setting("block_bytes", 16384))
     source += [next(real) for _ in range(setting("real", 10))]
     cases = []
     for block in source:
@@ -126,10 +134,30 @@ def damaged(chance: random.Random, record: bytes, info: BlockInfo) -> list[Case]
         cases.append(case_of(flipped(record, chance.randrange(8 * LINE, 8 * end)), info))
     for count in (1, 2, len(record) // LINE - 1):
         cases.append(case_of(record[: LINE * count], info))
-    for size in (0, 1, 2, info.block_bytes - 1, info.block_bytes, info.block_bytes + 1, 1 << 20, (1 << 32) - 1):
+    for size in (
+        0,
+        1,
+        2,
+        info.block_bytes - 1,
+        info.block_bytes,
+        info.block_bytes + 1,
+        1 << 20,
+        (1 << 32) - 1,
+    ):
         cases.append(case_of(with_fields(record, payload_bytes=size), info))
-    for name in ("tokens", "heads", "head_dim", "first_position", "first_layer", "layer_count", "first_head"):
-        other = {"tokens": 16 if info.tokens != 16 else 32, "head_dim": 64 if info.head_dim != 64 else 96}
+    for name in (
+        "tokens",
+        "heads",
+        "head_dim",
+        "first_position",
+        "first_layer",
+        "layer_count",
+        "first_head",
+    ):
+        other = {
+            "tokens": 16 if info.tokens != 16 else 32,
+            "head_dim": 64 if info.head_dim != 64 else 96,
+        }
         wanted = replace_info(info, name, other.get(name, getattr(info, name) + 1))
         cases.append(case_of(record, wanted))
     for name in ("layout_fingerprint", "codebook_fingerprint"):
@@ -137,7 +165,7 @@ def damaged(chance: random.Random, record: bytes, info: BlockInfo) -> list[Case]
     for scheme in range(7):
         cases.append(case_of(with_fields(record, scheme=scheme), info))
         cases.append(case_of(with_fields(record, scheme=scheme, flags=0), info))
-    for _ in range(setting("mutations", 60)):
+    for _ in range(setting("mutations", 40)):
         params = np.frombuffer(record[48:56], np.uint8).copy()
         params[chance.randrange(8)] ^= chance.randrange(256)
         changed = with_fields(record, scheme_params=params)
@@ -179,12 +207,11 @@ async def damage(dut: Any) -> None:
     scheme = Scheme(setting("scheme", Scheme.INT4))
     seen = Coverage(status=setting("statuses", ["OK"]))
     cases: list[Case] = []
-    for dtype in LOSSY:
-        for kinds in KINDS:
-            info = replace_info(small_info(chance, (dtype,), 4096), "kinds", kinds)
-            name = "runs" if scheme == Scheme.INT8_DELTA_RLE else chance.choice(FINITE_CASES)
-            cases += damaged(chance, record_of(random_block(chance, info, name), scheme), info)
-            cases += refused(info)
+    for kinds, dtype in zip(KINDS, (*LOSSY, DType.FP16), strict=True):
+        info = replace_info(small_info(chance, (dtype,), 4096), "kinds", kinds)
+        name = "runs" if scheme == Scheme.INT8_DELTA_RLE else chance.choice(FINITE_CASES)
+        cases += damaged(chance, record_of(random_block(chance, info, name), scheme), info)
+        cases += refused(info)
     for case in cases:
         if case.status.name in seen.goals["status"]:
             seen.hit("status", case.status.name)
@@ -213,5 +240,3 @@ async def rate(dut: Any) -> None:
         beats=len(block.items),
         record_beats=sum(len(case.beats) for case in cases),
     )
-
-
