@@ -30,6 +30,7 @@ module kv_decompress
 );
   localparam int unsigned LineBits = $clog2(MaxBlockBytes / 64);
   localparam logic [1:0] DecoderRaw = 2'd0;
+  localparam logic [1:0] DecoderRuns = 2'd1;
   localparam logic [1:0] DecoderInt4 = 2'd2;
 
   logic [511:0] record_tdata;
@@ -49,7 +50,7 @@ module kv_decompress
 
   record_header_t header;
   descriptor_t descriptor;
-  logic slot_free, record_begin, checked_valid, no_record, crc_valid;
+  logic slot_free, tables_room, store_busy, record_begin, checked_valid, no_record, crc_valid;
   logic store_begin, store_runs, line_valid, line_empty, line_last, line_short, line_ready;
   logic [19:0] key_beats, value_beats, store_beats;
   logic [15:0] status;
@@ -68,7 +69,8 @@ module kv_decompress
       .record_tlast_i(record_tlast),
       .record_tvalid_i(record_tvalid),
       .record_tready_o(record_tready),
-      .slot_free_i(slot_free),
+      .slot_free_i(slot_free && tables_room),
+      .store_busy_i(store_busy),
       .begin_o(record_begin),
       .checked_valid_o(checked_valid),
       .no_record_o(no_record),
@@ -97,6 +99,8 @@ module kv_decompress
   logic [511:0] ring_line;
   logic [25:0] ended_beats;
   logic [LineBits:0] ended_lines;
+  logic runs_bad;
+  logic [31:0] runs_value, runs_limit;
   payload_store #(
       .LineBits(LineBits)
   ) i_store (
@@ -105,6 +109,10 @@ module kv_decompress
       .begin_i(store_begin),
       .beats_i(store_beats),
       .runs_i(store_runs),
+      .busy_o(store_busy),
+      .header_i(header),
+      .key_beats_i(key_beats),
+      .value_beats_i(value_beats),
       .line_valid_i(line_valid),
       .line_empty_i(line_empty),
       .line_last_i(line_last),
@@ -118,14 +126,17 @@ module kv_decompress
       .ended_valid_o(ended_valid),
       .ended_lines_o(ended_lines),
       .ended_short_o(ended_short),
-      .ended_beats_o(ended_beats)
+      .ended_beats_o(ended_beats),
+      .runs_bad_o(runs_bad),
+      .runs_value_o(runs_value),
+      .runs_limit_o(runs_limit)
   );
 
   logic job_valid, job_ready, job_good, job_bf16;
   logic [1:0] job_decoder, job_kinds;
   logic [15:0] job_tokens, job_heads, job_head_dim;
   logic [31:0] job_params;
-  logic [19:0] job_beats;
+  logic [19:0] job_beats, job_key_beats;
   logic [LineBits:0] job_lines;
   completion_t job_completion;
   record_verdict #(
@@ -148,9 +159,9 @@ module kv_decompress
       .ended_lines_i(ended_lines),
       .ended_short_i(ended_short),
       .ended_beats_i(ended_beats),
-      .runs_bad_i(1'b0),
-      .runs_value_i('0),
-      .runs_limit_i('0),
+      .runs_bad_i(runs_bad),
+      .runs_value_i(runs_value),
+      .runs_limit_i(runs_limit),
       .crc_valid_i(crc_valid),
       .crc_i(crc),
       .job_valid_o(job_valid),
@@ -165,19 +176,22 @@ module kv_decompress
       .head_dim_o(job_head_dim),
       .params_o(job_params),
       .beats_o(job_beats),
+      .key_beats_o(job_key_beats),
       .completion_o(job_completion)
   );
 
   // A job goes to all that it concerns at once.
-  logic ring_ready, order_ready, int4_ready, for_int4;
+  logic ring_ready, order_ready, int4_ready, for_int4, runs_ready, for_runs;
+  assign for_runs  = job_decoder == DecoderRuns;
   assign for_int4  = job_good && job_decoder == DecoderInt4;
-  assign job_ready = ring_ready && order_ready && (int4_ready || !for_int4);
+  assign job_ready = ring_ready && order_ready && (int4_ready || !for_int4) && (runs_ready || !for_runs);
 
   logic [511:0] stored;
   logic [  1:0] stored_decoder;
-  logic stored_valid, stored_ready, int4_line_ready;
+  logic stored_valid, stored_ready, int4_line_ready, runs_line_ready;
   line_ring #(
-      .Lines(2 << LineBits)
+      .Lines (2 << LineBits),
+      .Margin(24)
   ) i_ring (
       .clk_i,
       .rst_i,
@@ -197,10 +211,37 @@ module kv_decompress
 
   logic [2:0][511:0] beat_tdata;
   logic [2:0] beat_tvalid, beat_tready;
-  assign stored_ready = stored_decoder == DecoderInt4 ? int4_line_ready : beat_tready[DecoderRaw];
-  assign beat_tdata[0] = stored;
+  always_comb
+    case (stored_decoder)
+      DecoderRuns: stored_ready = runs_line_ready;
+      DecoderInt4: stored_ready = int4_line_ready;
+      default: stored_ready = beat_tready[DecoderRaw];
+    endcase
+  assign beat_tdata[0]  = stored;
   assign beat_tvalid[0] = stored_valid && stored_decoder == DecoderRaw;
-  assign {beat_tdata[1], beat_tvalid[1]} = '0;
+
+  // Tables are begun with a record's header, whatever becomes of it.
+  logic tell_q;
+  always_ff @(posedge clk_i) tell_q <= store_begin && store_runs && !rst_i;
+  int8_dequantiser i_int8 (
+      .clk_i,
+      .rst_i,
+      .tell_valid_i(tell_q),
+      .tell_bf16_i(header.dtype[0]),
+      .tell_largest_i(header.scheme_params[31:0]),
+      .tell_room_o(tables_room),
+      .job_valid_i(job_valid && job_ready && for_runs),
+      .job_ready_o(runs_ready),
+      .job_drop_i(!job_good),
+      .job_key_beats_i(job_key_beats),
+      .job_beats_i(job_beats),
+      .values_tdata_i(stored[255:0]),
+      .values_tvalid_i(stored_valid && stored_decoder == DecoderRuns),
+      .values_tready_o(runs_line_ready),
+      .block_tdata_o(beat_tdata[1]),
+      .block_tvalid_o(beat_tvalid[1]),
+      .block_tready_i(beat_tready[1])
+  );
 
   int4_decoder #(
       .MaxBlockBytes(MaxBlockBytes)

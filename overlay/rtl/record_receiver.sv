@@ -22,6 +22,7 @@ module record_receiver
     input  wire                    record_tvalid_i,
     output logic                   record_tready_o,
     input  wire                    slot_free_i,
+    input  wire                    store_busy_i,         // with a record's runs
     output logic                   begin_o,
     output logic                   checked_valid_o,
     output logic                   no_record_o,
@@ -103,7 +104,7 @@ module record_receiver
   assign header = record_tdata_i;
 
   assign next_bad = next_status != StatusOk;
-  assign may_begin = state_q == Header && next_checked_q && hold_q == '0 && slot_free_i;
+  assign may_begin = state_q == Header && next_checked_q && hold_q == '0 && slot_free_i && !store_busy_i;
   assign header_fire = may_begin && !next_bad && record_tvalid_i;
   assign take_next = may_begin && (next_bad || record_tvalid_i);
   assign begin_o = take_next;

@@ -48,6 +48,7 @@ module record_verdict
     output logic                [      15:0] head_dim_o,
     output logic                [      31:0] params_o,
     output logic                [      19:0] beats_o,          // of the block
+    output logic                [      19:0] key_beats_o,
     output completion_t                      completion_o
 );
   localparam int unsigned Slots = 4;
@@ -57,7 +58,8 @@ module record_verdict
     logic raw;
     logic bf16;
     logic [1:0] kinds;
-    logic [1:0] scheme;
+    logic is_runs;
+    logic is_int4;
     logic [15:0] tokens;
     logic [15:0] heads;
     logic [15:0] head_dim;
@@ -89,7 +91,8 @@ module record_verdict
           raw: header_i.flags[0],
           bf16: descriptor_i.dtype[0],
           kinds: descriptor_i.kinds[1:0],
-          scheme: header_i.scheme[1:0],
+          is_runs: header_i.scheme == SchemeInt8DeltaRle && !header_i.flags[0] && !no_record_i,
+          is_int4: header_i.scheme == SchemeInt4 && !header_i.flags[0],
           tokens: descriptor_i.tokens,
           heads: descriptor_i.heads,
           head_dim: descriptor_i.head_dim,
@@ -157,11 +160,8 @@ module record_verdict
   logic [15:0] absent;
   assign absent = (checked.kinds[0] ? '0 : checked.params[15:0]) | (checked.kinds[1] ? '0 : checked.params[31:16]);
 
-  logic is_int4, is_runs;
   logic [15:0] status;
   logic [31:0] value, limit, line_bytes;
-  assign is_int4 = !checked.raw && checked.scheme == SchemeInt4[1:0];
-  assign is_runs = !checked.raw && checked.scheme == SchemeInt8DeltaRle[1:0];
   assign line_bytes = {checked.payload_bytes[31:6] + 26'(checked.payload_bytes[5:0] != '0), 6'd0};
   always_comb begin
     {status, value, limit} = {StatusOk, 64'd0};
@@ -169,10 +169,10 @@ module record_verdict
     else if (ended.short_beats)
       {status, value, limit} = {StatusRecordTooSmall, ended.beats, 6'd0, checked.payload_bytes + LineBytes};
     else if (crc != checked.crc) {status, value, limit} = {StatusBadCrc, crc, checked.crc};
-    else if (is_int4 && absent != '0) {status, value, limit} = {StatusBadPayload, 32'(absent), 32'd0};
-    else if (is_int4 && checked.params[63:32] != '0)
+    else if (checked.is_int4 && absent != '0) {status, value, limit} = {StatusBadPayload, 32'(absent), 32'd0};
+    else if (checked.is_int4 && checked.params[63:32] != '0)
       {status, value, limit} = {StatusBadPayload, checked.params[63:32], 32'd0};
-    else if (is_runs && ended.runs_bad) {status, value, limit} = {StatusBadPayload, ended.value, ended.limit};
+    else if (checked.is_runs && ended.runs_bad) {status, value, limit} = {StatusBadPayload, ended.value, ended.limit};
   end
 
   always_ff @(posedge clk_i) begin
@@ -182,9 +182,10 @@ module record_verdict
       job_valid_o <= 1'b1;
       good_o <= status == StatusOk;
       lines_o <= checked.no_record ? '0 : ended.lines;
-      decoder_o <= is_int4 ? 2'd2 : is_runs ? 2'd1 : 2'd0;
+      decoder_o <= checked.is_int4 ? 2'd2 : checked.is_runs ? 2'd1 : 2'd0;
       {bf16_o, kinds_o, params_o} <= {checked.bf16, checked.kinds, checked.params[31:0]};
       {tokens_o, heads_o, head_dim_o} <= {checked.tokens, checked.heads, checked.head_dim};
+      key_beats_o <= checked.key_beats;
       beats_o <= checked.key_beats + checked.value_beats;
       completion_o <= '{
           status: status,

@@ -63,8 +63,8 @@ def random_block(chance: random.Random, info: BlockInfo, case: str | None = None
     return info, k, v
 
 
-def real_blocks() -> Iterator[Block]:
-    """Blocks of SmolLM2's cache, smaller first: 16 tokens from any position and any of its heads, then all of them."""
+def real_blocks(most_bytes: int) -> Iterator[Block]:
+    """Blocks of SmolLM2's cache: 16 tokens from any position and any of its heads, all 32, K or V alone."""
     with np.load(REAL) as file:
         layers, keys, values = (file[name] for name in ("layers", "key", "value"))
     tokens, heads, head_dim = keys.shape[1:]
@@ -89,6 +89,30 @@ def real_blocks() -> Iterator[Block]:
                             k,
                             v,
                         )
+    cuts = [
+        (size, count, start, head, i)
+        for size in (16, 32)
+        for count in range(1, heads + 1)
+        for start in range(tokens - size + 1)
+        for head in range(heads - count + 1)
+        for i in range(len(layers))
+    ]
+    for kinds in (Kind.BOTH, Kind.KEY, Kind.VALUE):
+        for size, count, start, head, i in cuts:
+            info = BlockInfo(
+                size,
+                count,
+                head_dim,
+                kinds=kinds,
+                first_layer=int(layers[i]),
+                first_head=head,
+                first_position=start,
+            )
+            if info.block_bytes > most_bytes:
+                continue
+            cut = (i, slice(start, start + size), slice(head, head + count))
+            k, v = (np.ascontiguousarray(a[cut]).view(np.uint16) for a in (keys, values))
+            yield info, k if Kind.KEY in kinds else None, v if Kind.VALUE in kinds else None
 
 
 @dataclass(frozen=True)
@@ -125,7 +149,9 @@ def answer(record: bytes, info: BlockInfo) -> tuple[int, bytes]:
             ), b""
         arrays = decode_record(record, info)
     except RecordError as error:
-        return completion_of(error.status, value=error.value, limit=error.limit), b""
+        return completion_of(
+            int(error.status or 0), value=error.value or 0, limit=error.limit or 0
+        ), b""
     size = LINE + -(-int(header["payload_bytes"]) // LINE) * LINE
     block = b"".join(a.tobytes() for a in arrays if a is not None)
     return completion_of(flags=int(header["flags"]), size=size), block
@@ -140,7 +166,7 @@ def case_of(record: bytes, info: BlockInfo, slack: int = 0, **fields: int) -> Ca
     the answer must be given by replacing `completion`."""
     record = record + bytes(-len(record) % LINE)
     read = record + b"\xa5" * (LINE * slack)
-    table = descriptor(info, record_capacity=len(read), **fields)
+    table = descriptor(info, Scheme.RAW, record_capacity=len(read), **fields)
     completion, block = answer(read, info)
     return Case(
         int.from_bytes(table.tobytes(), "little"),

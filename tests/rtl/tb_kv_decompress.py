@@ -107,6 +107,7 @@ async def blocks(dut: Any) -> None:
             )
         )
     real = iter(real_blocks())
+    real = real_blocks(setting("block_bytes", 16384))
     source += [next(real) for _ in range(setting("real", 10))]
     cases = []
     for block in source:
@@ -165,7 +166,7 @@ def damaged(chance: random.Random, record: bytes, info: BlockInfo) -> list[Case]
     for scheme in range(7):
         cases.append(case_of(with_fields(record, scheme=scheme), info))
         cases.append(case_of(with_fields(record, scheme=scheme, flags=0), info))
-    for _ in range(setting("mutations", 60)):
+    for _ in range(setting("mutations", 40)):
         params = np.frombuffer(record[48:56], np.uint8).copy()
         params[chance.randrange(8)] ^= chance.randrange(256)
         changed = with_fields(record, scheme_params=params)
@@ -207,12 +208,11 @@ async def damage(dut: Any) -> None:
     scheme = Scheme(setting("scheme", Scheme.INT4))
     seen = Coverage(status=setting("statuses", ["OK"]))
     cases: list[Case] = []
-    for dtype in LOSSY:
-        for kinds in KINDS:
-            info = replace_info(small_info(chance, (dtype,), 8192), "kinds", kinds)
-            name = "runs" if scheme == Scheme.INT8_DELTA_RLE else chance.choice(FINITE_CASES)
-            cases += damaged(chance, record_of(random_block(chance, info, name), scheme), info)
-            cases += refused(info)
+    for kinds, dtype in zip(KINDS, (*LOSSY, DType.FP16), strict=True):
+        info = replace_info(small_info(chance, (dtype,), 4096), "kinds", kinds)
+        name = "runs" if scheme == Scheme.INT8_DELTA_RLE else chance.choice(FINITE_CASES)
+        cases += damaged(chance, record_of(random_block(chance, info, name), scheme), info)
+        cases += refused(info)
     for case in cases:
         if case.status.name in seen.goals["status"]:
             seen.hit("status", case.status.name)
