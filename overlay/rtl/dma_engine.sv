@@ -8,9 +8,9 @@
 //   decompress: the record -> source_*, target_* -> K and V
 //   copy:       record_offset in the source buffer -> key_offset in the target buffer, past the codec
 //
-// A codec gives its beats before its completion, a completion alone where it fails, and nothing of the next
-// descriptor before that completion is taken. A descriptor that fails a check never reaches it. A fault of one
-// descriptor, a bus error included, is in its completion and does not touch the others.
+// A codec offers a descriptor's completion after its last beat has been taken, at once where it fails and gives no
+// beats, and no later than the first beat of the next one. A descriptor that fails a check never reaches it. A fault
+// of one descriptor, a bus error included, is in its completion and does not touch the others.
 // cancel_i: no further descriptor of the run begins; those begun are finished.
 module dma_engine
   import speckv_pkg::*;

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from speckv_pynq.spec import Scheme
 from tests.rtl.simulate import simulate
 
 PARAMETERS = {"MaxBlockBytes": 32768}
+SCHEMES = [int(Scheme.RAW), int(Scheme.INT4)]  # that both codecs have
 
 
 def run(testcase: str, **settings: object) -> dict[str, object]:
@@ -16,13 +18,13 @@ def run(testcase: str, **settings: object) -> dict[str, object]:
 
 
 def test_blocks_go_there_and_back():
-    run("there_and_back", latency=20)
+    run("there_and_back", latency=20, schemes=SCHEMES)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stall", [0.2, 0.5])
 def test_stalls_of_memory_change_nothing(stall):
-    run("there_and_back", latency=5, stall=stall, reorder=True, count=60)
+    run("there_and_back", latency=5, stall=stall, reorder=True, count=60, schemes=SCHEMES)
 
 
 def test_bus_errors_stay_with_their_descriptor():
