@@ -41,4 +41,4 @@ def test_a_silent_memory_ends_each_walk_in_time():
 @pytest.mark.slow
 @pytest.mark.parametrize("ways", [4, 8])
 def test_long_random_traffic(ways):
-    run("random_traffic", lookups=100_000, pressure=0.2, ways=ways)
+    run("random_traffic", lookups=20_000, pressure=0.2, ways=ways)
