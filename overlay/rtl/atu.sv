@@ -64,8 +64,6 @@ module atu
   localparam int unsigned SetBits = $clog2(Sets);
   localparam int unsigned WayBits = $clog2(Ways);
 
-  localparam logic [AddressBits-1:0] RequestMask = address_t'{req_id: '1, default: '0};
-
   if (Sets * Ways != Entries || Sets != 1 << SetBits || Ways != 1 << WayBits || Sets < 2 || Ways < 2) begin : g_bad_size
     $error("Entries %0d and Ways %0d must be powers of two, with two sets and ways at least", Entries, Ways);
   end
@@ -199,93 +197,41 @@ module atu
   end
 
   // ---- First step: tags are read. Second: compared. Third: the entry is read or written. ----
-  logic [2:1][SetBits-1:0] set;
-  logic [SetBits-1:0] set3;
-  logic [Ways-1:0][AddressBits-1:0] tags;
-  logic [Sets-1:0][Ways-1:0] valid_q;
-  logic [Sets-1:0][Ways-2:0] tree_q;
-  logic [Ways-1:0] match;
-  logic [Ways-1:0] match_q;
-  logic [Ways-1:0] valid;
+  logic [SetBits-1:0] set;  // of the third
   logic [WayBits-1:0] way;
-  logic [WayBits-1:0] way_q;
-  logic [WayBits-1:0] oldest;
-  logic [WayBits-1:0] unused_oldest;
-  logic [Ways-2:0] unused_tree;
-  logic [Ways-2:0] touched;
+  logic found;
+  logic looks;
   logic fill;
   logic hit;
 
-  assign set[1] = SetBits'(step_q[1].hash);
-  assign set[2] = SetBits'(step_q[2].hash);
-  assign set3 = SetBits'(step_q[3].hash);
-  assign fill = advance && step_q[3].op == OpFill;
-  assign hit = (step_q[3].op == OpLookup || step_q[3].op == OpAgain) && |match_q;
+  assign set   = SetBits'(step_q[3].hash);
+  assign looks = step_q[3].op == OpLookup || step_q[3].op == OpAgain;
+  assign fill  = step_q[3].op == OpFill;
+  assign hit   = looks && found;
 
-  for (genvar i = 0; i < int'(Ways); i++) begin : g_way
-    ram_1r1w #(
-        .Width(AddressBits),
-        .Depth(Sets),
-        .Style("distributed")
-    ) ram (
-        .clk_i,
-        .write_i(fill && way_q == WayBits'(i)),
-        .write_index_i(set3),
-        .data_i(step_q[3].key),
-        .read_i(advance),
-        .read_index_i(set[1]),
-        .data_o(tags[i])
-    );
-  end
-
-  tlb_replace #(
-      .Ways(Ways)
-  ) choose (
-      .tree_i  (tree_q[set[2]]),
-      .used_i  ('0),
-      .oldest_o(oldest),
-      .tree_o  (unused_tree)
+  tlb_tags #(
+      .Entries(Entries),
+      .Ways   (Ways)
+  ) tlb (
+      .clk_i,
+      .rst_i,
+      .advance_i(advance),
+      .read_set_i(SetBits'(step_q[1].hash)),
+      .compare_set_i(SetBits'(step_q[2].hash)),
+      .compare_key_i(step_q[2].key),
+      .whole_request_i(step_q[2].op == OpForget && forget_kind_q == 2'(InvalidateRequest)),
+      .set_i(set),
+      .key_i(step_q[3].key),
+      .use_i(looks),
+      .fill_i(fill),
+      .forget_i(step_q[3].op == OpForget),
+      .clear_i(step_q[3].op == OpForget && forget_kind_q == 2'(InvalidateEverything)),
+      .found_o(found),
+      .way_o(way)
   );
-
-  tlb_replace #(
-      .Ways(Ways)
-  ) touch (
-      .tree_i  (tree_q[set3]),
-      .used_i  (way_q),
-      .oldest_o(unused_oldest),
-      .tree_o  (touched)
-  );
-
-  assign valid = valid_q[set[2]];
-
-  always_comb begin
-    for (int i = 0; i < int'(Ways); i++) begin
-      match[i] = valid[i] && tags[i] == step_q[2].key;
-      if (step_q[2].op == OpForget && forget_kind_q == 2'(InvalidateRequest))
-        match[i] = valid[i] && ((tags[i] ^ step_q[2].key) & RequestMask) == '0;
-    end
-    way = oldest;
-    for (int i = int'(Ways) - 1; i >= 0; i--) if (!valid[i]) way = WayBits'(i);
-    for (int i = int'(Ways) - 1; i >= 0; i--) if (match[i]) way = WayBits'(i);
-  end
-
-  always_ff @(posedge clk_i) begin
-    if (advance) begin
-      match_q <= match;
-      way_q   <= way;
-      if (hit || fill) tree_q[set3] <= touched;
-      if (fill) valid_q[set3][way_q] <= 1'b1;
-      if (step_q[3].op == OpForget) valid_q[set3] <= valid_q[set3] & ~match_q;
-      if (step_q[3].op == OpForget && forget_kind_q == 2'(InvalidateEverything)) valid_q <= '0;
-    end
-    if (rst_i) begin
-      valid_q <= '0;
-      tree_q  <= '0;
-    end
-  end
 
   // ---- Answers ----
-  logic [511:0] found;
+  logic [511:0] held;
   logic [511:0] filled;
   logic [511:0] filled_q;
   logic from_walk_q;
@@ -293,24 +239,24 @@ module atu
   logic homeless;
   logic ends;
 
-  assign miss = advance && (step_q[3].op == OpLookup || step_q[3].op == OpAgain) && !(|match_q);
+  assign miss = advance && looks && !found;
   assign homeless = step_q[3].op == OpLookup && slots_free == '0;
-  assign ends = advance && (step_q[3].op == OpFill || step_q[3].op == OpFault || (step_q[3].op == OpAgain && |match_q));
+  assign ends = advance && (fill || step_q[3].op == OpFault || (step_q[3].op == OpAgain && found));
 
   ram_1r1w #(
       .Width(512),
       .Depth(Entries)
   ) entries (
       .clk_i,
-      .write_i(fill),
-      .write_index_i({set3, way_q}),
+      .write_i(advance && fill),
+      .write_index_i({set, way}),
       .data_i(filled),
       .read_i(advance),
-      .read_index_i({set3, way_q}),
-      .data_o(found)
+      .read_index_i({set, way}),
+      .data_o(held)
   );
 
-  assign response_entry_o = response_status_o != 3'(TranslationOk) ? '0 : (from_walk_q ? filled_q : found);
+  assign response_entry_o = response_status_o != 3'(TranslationOk) ? '0 : (from_walk_q ? filled_q : held);
 
   always_ff @(posedge clk_i) begin
     fault_valid_o <= 1'b0;
@@ -318,7 +264,7 @@ module atu
       response_valid_o <= ends || hit || (miss && homeless);
       response_tag_o <= step_q[3].tag;
       response_status_o <= miss ? 3'(TranslationWalkTimeout) : step_q[3].status;
-      from_walk_q <= step_q[3].op == OpFill;
+      from_walk_q <= fill;
       filled_q <= filled;
       if (step_q[3].op == OpLookup) begin
         hits_o   <= hits_o + 32'(hit);

@@ -45,8 +45,8 @@ def test_every_request_in_every_reachable_state_of_one_entry():
 
 @pytest.mark.slow
 def test_long_random_traces():
-    for seed in range(2, 6):
-        random_run(50_000, 0.2, seed)
+    for seed in (2, 3):
+        random_run(20_000, 0.2, seed)
 
 
 @pytest.mark.slow
@@ -55,7 +55,7 @@ def test_the_size_that_is_built():
     got = simulate(
         "coherence_directory",
         "tb_coherence_directory",
-        settings={"operations": 10_000, "agents": 64, "ways": 8, "sets": 512, "in_sets": 2},
+        settings={"operations": 5000, "agents": 64, "ways": 8, "sets": 512, "in_sets": 2},
         testcase="random_requests",
     )
     assert got["latency_cycles"] <= 6
