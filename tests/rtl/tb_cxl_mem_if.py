@@ -184,7 +184,7 @@ async def either_kind_of_answer_goes_without_credits_of_the_other(dut: Any) -> N
             memory,
             chance,
             4000,
-            until=lambda q=queue, g=goes: not q and not host.open[g],
+            until=lambda h=host, q=queue, g=goes: not q and not h.open[g],
         )
         assert host.open[kept]
         setattr(host, f"{kept}_credit", 1.0)
