@@ -1,4 +1,4 @@
-"""What stands on both sides of cxl_mem_if in a bench: a host that sends messages by credits, and a memory behind AXI."""
+"""What stands on both sides of cxl_mem_if in a bench: a host that sends by credits, and a memory behind AXI."""
 
 from __future__ import annotations
 
@@ -135,6 +135,7 @@ class Host:
         self.cycle = 0
         self.expect_any = False  # a time of failures: answers are recorded, not compared
         self.conflicts: set[str] = set()
+        self.lines_open: dict[int, tuple[str, int]] = {}  # tag: read or write, line
 
     @property
     def outstanding(self) -> int:
@@ -185,7 +186,6 @@ class Host:
             self.open["drs"][tag] = ((LINE_MASK, self.decode_poison), self.cycle, "req")
         else:
             self.open["drs"][tag] = (self.model.get(line, (0, 0)), self.cycle, "req")
-        self.lines_open = getattr(self, "lines_open", {})
         self.lines_open[tag] = ("read", line)
         self._note("read", line, tag)
 
@@ -202,7 +202,6 @@ class Host:
             whole = mask == LINE_MASK
             self.model[line] = (data & mask | old & ~mask, poison if whole else poison | was)
         self.open["ndr"][tag] = (None, self.cycle, "rwd")
-        self.lines_open = getattr(self, "lines_open", {})
         self.lines_open[tag] = ("write", line)
         self._note("write", line, tag)
 

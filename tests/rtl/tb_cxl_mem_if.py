@@ -26,7 +26,7 @@ from tests.rtl.cxl_host import (
 BASE, SIZE = 0x12_3456_0000_00, 1 << 20
 DEADLINE = 512
 BOUND = DEADLINE + DEADLINE // 2 + 16  # what the module promises, and its pipeline
-INPUTS = [
+INPUTS = (
     "clear_lost_i",
     "poison_on_decode_error_i",
     "m2s_req_valid_i",
@@ -40,7 +40,7 @@ INPUTS = [
     "m_axi_wready_i",
     "m_axi_ruser_i",
     "m_axi_rresp_i",
-]
+)
 
 
 async def start(dut: Any, **options: Any) -> tuple[Host, Memory, random.Random]:
@@ -184,7 +184,7 @@ async def either_kind_of_answer_goes_without_credits_of_the_other(dut: Any) -> N
             memory,
             chance,
             4000,
-            until=lambda q=queue, g=goes: not q and not host.open[g],
+            until=lambda h=host, q=queue, g=goes: not q and not h.open[g],
         )
         assert host.open[kept]
         setattr(host, f"{kept}_credit", 1.0)
@@ -284,9 +284,9 @@ async def what_is_outside_the_subset_is_completed_and_counted(dut: Any) -> None:
 async def a_message_without_a_credit_is_dropped_and_reported(dut: Any) -> None:
     host, memory, chance = await start(dut)
     memory.mute = True
-    credits = setting("req_credits", 16)
-    host.requests.extend([(MEM_RD, BASE)] * (credits + 4))
-    await run(dut, host, memory, chance, 200, until=lambda: host.outstanding == credits)
+    places = setting("req_credits", 16)
+    host.requests.extend([(MEM_RD, BASE)] * (places + 4))
+    await run(dut, host, memory, chance, 200, until=lambda: host.outstanding == places)
     await idle(dut, host, memory, chance, 5)
     assert host.credits["req"] == 0
     assert not int(dut.over_run_o.value)
