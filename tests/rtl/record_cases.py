@@ -68,27 +68,6 @@ def real_blocks(most_bytes: int) -> Iterator[Block]:
     with np.load(REAL) as file:
         layers, keys, values = (file[name] for name in ("layers", "key", "value"))
     tokens, heads, head_dim = keys.shape[1:]
-    for size in (16, 32):
-        for count in (1, 2, heads):
-            for start in range(tokens - size + 1):
-                for head in range(heads - count + 1):
-                    for i, layer in enumerate(layers):
-                        cut = (i, slice(start, start + size), slice(head, head + count))
-                        k, v = (
-                            np.ascontiguousarray(a[cut]).view(np.uint16) for a in (keys, values)
-                        )
-                        yield (
-                            BlockInfo(
-                                size,
-                                count,
-                                head_dim,
-                                first_layer=int(layer),
-                                first_head=head,
-                                first_position=start,
-                            ),
-                            k,
-                            v,
-                        )
     cuts = [
         (size, count, start, head, i)
         for size in (16, 32)

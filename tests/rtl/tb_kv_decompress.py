@@ -106,7 +106,6 @@ async def blocks(dut: Any) -> None:
                 chance, info, "any" if number % 8 == 0 and info.dtype != DType.FP32 else None
             )
         )
-    real = iter(real_blocks())
     real = real_blocks(setting("block_bytes", 16384))
     source += [next(real) for _ in range(setting("real", 10))]
     cases = []
