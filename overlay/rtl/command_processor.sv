@@ -201,6 +201,8 @@ module command_processor
   );
 
   logic which_q;  // the lane that is resolved
+  logic [31:0] timeout_us;
+  assign timeout_us = command_q.timeout_us == '0 ? timeout_us_q : command_q.timeout_us;
   logic resolve_start_q, resolve_done;
   logic [15:0] resolve_status;
   logic [31:0] resolve_value;
@@ -470,7 +472,7 @@ module command_processor
         lane_q[which_q].valid <= resolve_status == CommandStatusOk && command_q.count != '0;
         lane_q[which_q].index <= index_q;
         lane_q[which_q].since <= since_q;
-        lane_q[which_q].deadline <= now + 48'(command_q.timeout_us == '0 ? timeout_us_q : command_q.timeout_us) * 48'd1000;
+        lane_q[which_q].deadline <= now + 48'(timeout_us) * 48'd1000;
         lane_q[which_q].command <= command_q;
         lane_q[which_q].buffers <= resolved;
         state_q <= resolve_status == CommandStatusOk && command_q.count != '0 ? Rest : End;
