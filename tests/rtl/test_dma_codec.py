@@ -35,5 +35,5 @@ def test_long_transfers_keep_the_bus_busy():
     """Blocks are read, and written, nearly a line a cycle."""
     got = run("throughput")
     for scheme in ("raw", "int4"):
-        assert got[f"{scheme}_compress_read_busy"] >= 0.9
-        assert got[f"{scheme}_decompress_write_busy"] >= 0.9
+        assert got[f"{scheme}_compress_read_busy"] >= 0.95
+        assert got[f"{scheme}_decompress_write_busy"] >= 0.95
