@@ -60,15 +60,3 @@ def test_the_size_that_is_built():
     )
     assert got["latency_cycles"] <= 6
     assert got["coverage"]["answer"]["EVICTING"] > 10
-
-
-@pytest.mark.slow
-def test_every_request_in_every_state_of_two_entries():
-    got = simulate(
-        "coherence_directory",
-        "tb_coherence_directory",
-        parameters={"Entries": 2, "Ways": 1, "Agents": 2},
-        settings={"agents": 2, "ways": 1, "sets": 2, "keys": 3},
-        testcase="every_state",
-    )
-    assert got["states"] > 500
