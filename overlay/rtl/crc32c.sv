@@ -35,12 +35,13 @@ module crc32c (
     end
   endfunction
 
+  localparam rows_t Rows = data_rows();
+
   // A state is as good as the first 32 bits of the beat.
   function automatic square_t state_rows();
     for (int b = 0; b < 32; ++b) state_rows[b] = Rows[b][31:0];
   endfunction
 
-  localparam rows_t Rows = data_rows();
   localparam square_t StateRows = state_rows();
 
   // Bytes past the end count as zeros, which are taken back below.
