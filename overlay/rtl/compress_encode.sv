@@ -77,7 +77,7 @@ module compress_encode
 
   // Prepare.
   job_t arriving, prepare, prepared;
-  logic prepare_valid, prepare_done, prepare_int4, finite_key, finite_value;
+  logic prepare_valid, prepare_done, finite_key, finite_value;
   logic [14:0] infinity;
   assign infinity = bf16_i ? 15'h7F80 : 15'h7C00;
   assign finite_key = !has_key_i || largest_i[0] < infinity;
@@ -112,54 +112,22 @@ module compress_encode
       .count_o(unused_count[0])
   );
 
-  typedef enum logic [1:0] {
-    Idle,
-    Groups,
-    Reciprocals
-  } state_e;
-  state_e state_q;
-  logic groups_start, groups_done, groups_ready, reciprocal_start, fresh_q;
-  logic [1:0] reciprocal_done;
-  logic extremes_slot_q, groups_slot_q, quantise_slot_q, next_slot_q, join_slot_q;
-  logic [1:0] slots_q;  // blocks whose codes and zero points are held, 2 at most
-  logic slot_free;
+  logic quantise_slot_q, next_slot_q, join_slot_q, groups_slot, slot_free, groups_write;
   logic signed [1:0][9:0] exponent, base;
   logic [1:0][26:0] reciprocal;
-
-  assign prepare_int4 = prepare.coded && prepare.int4;
-  assign groups_start = state_q == Idle && prepare_valid && prepare_int4 && slots_q != 2'd2 && groups_ready;
-  assign reciprocal_start = state_q == Idle && prepare_valid && prepare.coded && !prepare.int4;
-  assign prepare_done = (state_q == Idle && prepare_valid && !prepare.coded) || (state_q == Groups && groups_done) ||
-      (state_q == Reciprocals && !fresh_q && &reciprocal_done);
-  assign extremes_free_o = prepare_done && prepare.int4;
-
-  always_ff @(posedge clk_i) begin
-    fresh_q <= reciprocal_start;
-    if (groups_start) state_q <= Groups;
-    if (reciprocal_start) state_q <= Reciprocals;
-    if (prepare_done) state_q <= Idle;
-    if (extremes_free_o) extremes_slot_q <= !extremes_slot_q;
-    if (prepare_done && prepare_int4) groups_slot_q <= !groups_slot_q;
-    slots_q <= slots_q + 2'(groups_start) - 2'(slot_free);
-    if (rst_i) begin
-      state_q <= Idle;
-      {extremes_slot_q, groups_slot_q, slots_q} <= '0;
-    end
-  end
-
-  logic groups_write;
   logic [WordBits-1:0] groups_word;
   logic [1:0] groups_eight;
   logic [7:0][19:0] groups_data;
 
-  int4_groups #(
+  compress_prepare #(
       .WordBits(WordBits)
-  ) i_groups (
+  ) i_compress_prepare (
       .clk_i,
       .rst_i,
-      .start_i(groups_start),
-      .ready_o(groups_ready),
-      .done_o(groups_done),
+      .valid_i(prepare_valid),
+      .done_o(prepare_done),
+      .coded_i(prepare.coded),
+      .int4_i(prepare.int4),
       .bf16_i(prepare.bf16),
       .has_key_i(prepare.has_key),
       .has_value_i(prepare.has_value),
@@ -168,30 +136,21 @@ module compress_encode
       .row_segments_i(prepare.row_segments),
       .row_halves_i(prepare.row_halves),
       .largest_i(prepare.largest),
+      .extremes_read_o,
+      .extremes_word_o,
+      .extremes_eight_o,
+      .extremes_i,
+      .extremes_free_o,
       .exponent_o(exponent),
       .base_o(base),
-      .read_o(extremes_read_o),
-      .read_word_o(extremes_word_o[WordBits-1:0]),
-      .read_eight_o(extremes_eight_o),
-      .read_i(extremes_i),
+      .reciprocal_o(reciprocal),
+      .slot_free_i(slot_free),
       .write_o(groups_write),
+      .write_slot_o(groups_slot),
       .write_word_o(groups_word),
       .write_eight_o(groups_eight),
       .write_data_o(groups_data)
   );
-  assign extremes_word_o[WordBits] = extremes_slot_q;
-
-  for (genvar k = 0; k < 2; ++k) begin : g_reciprocal
-    int8_reciprocal i_reciprocal (
-        .clk_i,
-        .rst_i,
-        .start_i(reciprocal_start),
-        .bf16_i(prepare.bf16),
-        .magnitude_i(prepare.largest[k]),
-        .done_o(reciprocal_done[k]),
-        .quotient_o(reciprocal[k])
-    );
-  end
 
   // {z, code} of 32 groups, a copy each for the quantiser and for the payload's planes.
   logic quantise_read, planes_read;
@@ -206,7 +165,7 @@ module compress_encode
     ) i_quantise_groups (
         .clk_i,
         .write_i(write),
-        .write_index_i({groups_slot_q, groups_word}),
+        .write_index_i({groups_slot, groups_word}),
         .data_i(groups_data),
         .read_i(quantise_read),
         .read_index_i({quantise_slot_q, quantise_word}),
@@ -218,7 +177,7 @@ module compress_encode
     ) i_planes_groups (
         .clk_i,
         .write_i(write),
-        .write_index_i({groups_slot_q, groups_word}),
+        .write_index_i({groups_slot, groups_word}),
         .data_i(groups_data),
         .read_i(planes_read),
         .read_index_i({join_slot_q, planes_word}),

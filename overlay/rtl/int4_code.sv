@@ -35,6 +35,7 @@ module int4_code (
     code_o <= code_q[3];
   end
 
+  logic signed [31:0] product;
   int4_quotient i_quotient (
       .clk_i,
       .bf16_i,
@@ -44,7 +45,6 @@ module int4_code (
       .product_o(product)
   );
 
-  logic signed [31:0] product;
   logic signed [13:0] z;
   assign z = 14'((product + 32'sd131072) >>> 18);
   always_ff @(posedge clk_i) z_o <= z < -14'sd2048 ? -12'sd2048 : z > 14'sd2047 ? 12'sd2047 : 12'(z);

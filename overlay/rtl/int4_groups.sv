@@ -75,6 +75,10 @@ module int4_groups #(
     unit = signed'({2'b0, field_q}) - (bf16_i ? 10'sd150 : 10'sd38);
   end
 
+  // U - 3 + bias + mantissa bits + Point of int4_scaled; the last two are 18 together.
+  logic signed [9:0] base;
+  assign base = signed'({2'b0, field_q}) + signed'({5'b0, k_q}) - 10'sd8;
+
   always_ff @(posedge clk_i) begin
     done_o <= 1'b0;
     case (state_q)
@@ -128,10 +132,6 @@ module int4_groups #(
       done_o   <= 1'b0;
     end
   end
-
-  // U - 3 + bias + mantissa bits + Point of int4_scaled; the last two are 18 together.
-  logic signed [9:0] base;
-  assign base = signed'({2'b0, field_q}) + signed'({5'b0, k_q}) + -10'sd8;
 
   logic [Stages:1] valid_q;
   logic [Stages:1][WordBits+1:0] place_q;

@@ -3,8 +3,8 @@
 // Scheme int8_delta_rle, the published pipeline of 20 stages, a beat of 32 values a cycle:
 //   1-4    input buffering             int8_quantise
 //   5-8    scaling and quantisation    int8_quantise
-//   9-14   delta                       int8_runs
-//   15-18  run lengths                 int8_runs
+//   9-14   delta                       int8_run_lengths
+//   15-18  run lengths                 int8_run_lengths
 //   19-20  output formatting           byte_packer, behind the queue of pieces
 // The largest value of each kind is known before: it was found as the block came in. Out comes a piece of up to 64
 // bytes for each beat in which a run ends; in the worst case as many bytes as came in. hold_i keeps beats out; those
@@ -78,7 +78,7 @@ module int8_delta_rle #(
       .last_o(last),
       .level_o(level)
   );
-  int8_runs i_runs (
+  int8_run_lengths i_runs (
       .clk_i,
       .rst_i,
       .valid_i(valid),

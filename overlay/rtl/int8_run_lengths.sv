@@ -6,7 +6,7 @@
 //   15-18  run lengths: where runs end, their lengths and places, the pairs moved together (two stages)
 // A run ends where the next delta differs, after 256, and with its kind. From beat to beat only the open run's count
 // is carried: a run that no change has ended goes on through all 32 lanes, so its 256th is simply lane 255 - count.
-module int8_runs (
+module int8_run_lengths (
     input  wire               clk_i,
     input  wire               rst_i,
     input  wire               valid_i,
