@@ -52,7 +52,7 @@ module entropy_decoder
     output logic                   symbols_tlast_o,
     output logic                   symbols_tvalid_o,
     input  wire                    symbols_tready_i,
-    // One result a record: status, value and limit, and the 64 bytes that travelled in the states.
+    // One result a record, after its last symbols: status, value and limit, and the 64 bytes that travelled in the states.
     output logic [ContextBits-1:0] result_context_o,
     output logic [           15:0] result_status_o,
     output logic [           31:0] result_value_o,
@@ -346,6 +346,8 @@ module entropy_decoder
       .least_i(least),
       .states_i(pipe_q[Read].valid && pipe_q[Read].ends),
       .state_i(state_q),
+      .symbols_waiting_i(waiting_q),
+      .symbols_taken_i(symbols_taken),
       .result_valid_o,
       .result_ready_i,
       .result_status_o,

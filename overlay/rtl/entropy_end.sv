@@ -1,7 +1,8 @@
 `default_nettype none
 
 // Judges a record after its last symbol: its states usable, no word missing or left over, every state back in the
-// range that it began in. Gives the 16 bits that travelled in each state.
+// range that it began in. Gives the 16 bits that travelled in each state. A result waits until the record's last
+// symbols have been taken.
 module entropy_end
   import speckv_pkg::*;
 #(
@@ -21,6 +22,8 @@ module entropy_end
     input  wire  [           15:0]            least_i,
     input  wire                               states_i,      // later: its states are there
     input  wire  [EntropyLanes-1:0][31:0]     state_i,
+    input  wire  [            5:0]            symbols_waiting_i,
+    input  wire                               symbols_taken_i,
     output logic                              result_valid_o,
     input  wire                               result_ready_i,
     output logic [           15:0]            result_status_o,
@@ -32,13 +35,15 @@ module entropy_end
   localparam int unsigned Steps = EntropyLanes / Step;
   localparam logic [31:0] Low = 32'h10000;
 
-  logic busy_q, scans_q, unusable_q;
+  logic busy_q, scans_q, judged_q, unusable_q;
+  logic [5:0] ahead_q;  // rounds of symbols to be taken before
   logic [$clog2(Steps)-1:0] step_q;
   logic [WordBits-1:0] words_q, used_q;
   logic [EntropyLanes-1:0][31:0] state_q;
   logic [31:0] most_q, most;
 
   assign ready_o = !busy_q;
+  assign result_valid_o = judged_q && ahead_q == '0;
 
   always_comb begin
     most = most_q;
@@ -66,6 +71,8 @@ module entropy_end
   end
 
   always_ff @(posedge clk_i) begin
+    if (start_i) ahead_q <= symbols_waiting_i - 6'(symbols_taken_i);
+    else if (symbols_taken_i && ahead_q != '0) ahead_q <= ahead_q - 1'b1;
     if (start_i) begin
       busy_q <= 1'b1;
       context_o <= context_i;
@@ -84,17 +91,17 @@ module entropy_end
       step_q <= step_q + 1'b1;
       if (step_q == '1) begin
         scans_q <= 1'b0;
-        result_valid_o <= 1'b1;
+        judged_q <= 1'b1;
       end
     end
     if (result_valid_o && result_ready_i) begin
-      result_valid_o <= 1'b0;
+      judged_q <= 1'b0;
       busy_q <= 1'b0;
     end
     if (rst_i) begin
       busy_q <= 1'b0;
       scans_q <= 1'b0;
-      result_valid_o <= 1'b0;
+      judged_q <= 1'b0;
     end
   end
 endmodule

@@ -20,7 +20,7 @@ PACKAGES = (RTL / "lint.vlt", ROOT / "hls" / "generated" / "speckv_pkg.sv")
 # The wheel's makefiles name tools of the machine that built it; these are this machine's.
 MAKE_VARIABLES = (
     "AR=ar PYTHON3=python3 CFG_CXXFLAGS_COROUTINES=-fcoroutines "
-    "CFG_CXXFLAGS_STD_NEWEST=-std=c++20 CFG_CXXFLAGS_STD=-std=c++20"
+    "CFG_CXXFLAGS_STD_NEWEST=-std=c++20 CFG_CXXFLAGS_STD=-std=c++20 CFG_CXXFLAGS_PCH_I=-include"
 )
 FLAGS = ("-Wall", "--assert", "-O3", "--x-assign", "unique", "--x-initial", "unique")
 
@@ -50,6 +50,7 @@ def simulate(
         "PATH": f"{path}{os.pathsep}{os.environ['PATH']}",
         "MAKEFLAGS": f"-j2 {MAKE_VARIABLES}",
         "OBJCACHE": shutil.which("ccache") or "",
+        "CCACHE_SLOPPINESS": "pch_defines,time_macros",
     }
     saved = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
