@@ -39,7 +39,7 @@ module entropy_decoder
     input  wire  [   WordBits-1:0] job_words_i,
     input  wire  [      MapBits:0] job_classes_i,
     output logic [   Contexts-1:0] free_o,
-    // Payloads; room_o: contexts whose next beat would not wait for others of theirs.
+    // Payloads; room_o: contexts whose next beat is taken at once. Beats for others make all wait.
     input  wire  [    AxiBits-1:0] payload_tdata_i,
     input  wire  [ContextBits-1:0] payload_tdest_i,
     input  wire                    payload_tvalid_i,
@@ -80,30 +80,14 @@ module entropy_decoder
 
   // ---- payload beats: states to the loader, words to their buffer
 
-  logic [ContextBits-1:0] beat_context;
-  logic [AxiBits-1:0] beat_data;
-  logic beat_valid, beat_ready, beat_taken;
-
-  axis_register #(
-      .Width(AxiBits + ContextBits)
-  ) payload_register (
-      .clk_i,
-      .rst_i,
-      .data_i ({payload_tdest_i, payload_tdata_i}),
-      .valid_i(payload_tvalid_i),
-      .ready_o(payload_tready_o),
-      .data_o ({beat_context, beat_data}),
-      .valid_o(beat_valid),
-      .ready_i(beat_ready)
-  );
-
+  logic beat_taken;
   logic [Contexts-1:0] room, wants_states, wants_second, keeps_words;
   logic [Contexts-1:0][1:0] buffer_beat;
   logic load_ready;
 
-  assign room_o = room;
-  assign beat_ready = room[beat_context] && (load_ready || !wants_states[beat_context]);
-  assign beat_taken = beat_valid && beat_ready;
+  assign room_o = room & (load_ready ? '1 : ~wants_states);
+  assign payload_tready_o = room_o[payload_tdest_i];
+  assign beat_taken = payload_tvalid_i && payload_tready_o;
 
   logic hold_round, load_write, load_written, load_second, load_unusable;
   logic [ContextBits-1:0] load_context;
@@ -117,10 +101,10 @@ module entropy_decoder
   ) load (
       .clk_i,
       .rst_i,
-      .context_i(beat_context),
-      .second_i(wants_second[beat_context]),
-      .data_i(beat_data),
-      .valid_i(beat_taken && wants_states[beat_context]),
+      .context_i(payload_tdest_i),
+      .second_i(wants_second[payload_tdest_i]),
+      .data_i(payload_tdata_i),
+      .valid_i(beat_taken && wants_states[payload_tdest_i]),
       .ready_o(load_ready),
       .hold_round_o(hold_round),
       .write_o(load_write),
@@ -164,7 +148,7 @@ module entropy_decoder
         .wants_second_o(wants_second[c]),
         .beat_o(buffer_beat[c]),
         .keeps_words_o(keeps_words[c]),
-        .beat_i(beat_taken && beat_context == ContextBits'(c)),
+        .beat_i(beat_taken && payload_tdest_i == ContextBits'(c)),
         .loaded_i(loaded[c]),
         .unusable_i(load_unusable),
         .wants_round_o(wants_round[c]),
@@ -287,10 +271,10 @@ module entropy_decoder
       .Contexts(Contexts)
   ) distribution (
       .clk_i,
-      .write_i(beat_taken && !wants_states[beat_context] && keeps_words[beat_context]),
-      .write_context_i(beat_context),
-      .write_beat_i(buffer_beat[beat_context]),
-      .write_data_i(beat_data),
+      .write_i(beat_taken && !wants_states[payload_tdest_i] && keeps_words[payload_tdest_i]),
+      .write_context_i(payload_tdest_i),
+      .write_beat_i(buffer_beat[payload_tdest_i]),
+      .write_data_i(payload_tdata_i),
       .context_i(pipe_q[Multiplied].context_id),
       .position_i(pipe_q[Multiplied].position),
       .remaining_i(pipe_q[Multiplied].remaining),
