@@ -38,6 +38,7 @@ module klt_round
   row_t row_q[1:4];
   logic [1:0] coarse_q;
   logic [Tokens-1:0] negative1_q, negative2_q, negative3_q;
+  logic [Tokens-1:0] zero1_q, zero2_q, zero3_q;  // an encoder's a = 0 has no sign: q = 0, whatever the rounding
   logic signed [Tokens-1:0][32:0] moved_q, coarse_shifted_q, shifted_q;
   logic signed [Tokens-1:0][33:0] finished_q;
   logic [Tokens-1:0] over_q;
@@ -62,14 +63,17 @@ module klt_round
         logic flips;
         flips = !decodes_i && sum_i[t][31];
         negative1_q[t] <= flips;
+        zero1_q[t] <= !decodes_i && sum_i[t] == '0;
         moved_q[t] <= 33'(added) + ({sum_i[t][31], sum_i[t]} ^ {33{flips}}) + 33'(flips);
       end
 
       // 2, 3: shifted.
       row_q[2] <= row_q[1];
       negative2_q <= negative1_q;
+      zero2_q <= zero1_q;
       row_q[3] <= row_q[2];
       negative3_q <= negative2_q;
+      zero3_q <= zero2_q;
       for (int t = 0; t < Tokens; ++t) begin
         coarse_shifted_q[t] <= signed'(moved_q[t]) >>> {coarse_q, 3'd0};
         shifted_q[t] <= signed'(coarse_shifted_q[t]) >>> row_q[2].fine;
@@ -78,9 +82,10 @@ module klt_round
       // 4: sign, or mean.
       row_q[4] <= row_q[3];
       for (int t = 0; t < Tokens; ++t) begin
-        over_q[t] <= signed'(shifted_q[t]) > signed'(33'(row_q[3].limit));
+        over_q[t] <= !zero3_q[t] && signed'(shifted_q[t]) > signed'(33'(row_q[3].limit));
         finished_q[t] <= (34'(signed'(shifted_q[t])) ^ {34{negative3_q[t]}})
             + (row_q[3].decodes ? 34'(signed'(row_q[3].mean)) : 34'(negative3_q[t]));
+        if (zero3_q[t]) finished_q[t] <= '0;
       end
 
       // 5: within bounds.

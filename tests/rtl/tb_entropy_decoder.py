@@ -217,13 +217,13 @@ async def records_in_turn(dut: Any) -> None:
     chance = rng()
     await begin(dut, INPUTS)
     seen, cycles, records, rounds = coverage(), 0, 0, 0
-    for batch in range(setting("batches", 6)):
+    for batch in range(setting("batches", 4)):
         numbers = np.random.default_rng([cocotb.RANDOM_SEED, batch])
         if batch % 2:
             tables = tables_of(numbers, int(numbers.integers(1, spec.CODEBOOK_CLASSES + 1)))
-            payloads = [random_payload(numbers, tables) for _ in range(setting("records", 24))]
+            payloads = [random_payload(numbers, tables) for _ in range(setting("records", 16))]
         else:
-            tables, payloads = klt_payloads(batch, setting("records", 24))
+            tables, payloads = klt_payloads(batch, setting("records", 16))
         payloads += [
             damaged(numbers, payloads[int(numbers.integers(len(payloads)))])
             for _ in range(len(payloads))
