@@ -64,7 +64,9 @@ module entropy_lane
     state1_q <= state_i;
 
     group2_q <= group_q;
-    {last_q, before_q} <= extended[group_q*4*EntropyBits+:5*EntropyBits];
+    for (int g = 0; g < Groups; ++g) begin
+      if (group_q == ($clog2(Groups))'(g)) {last_q, before_q} <= extended[g*4*EntropyBits+:5*EntropyBits];
+    end
     state2_q <= state1_q;
 
     symbol_o <= {group2_q, digit};
