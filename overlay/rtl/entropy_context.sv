@@ -9,39 +9,39 @@ module entropy_context
     parameter int unsigned WordBits  = 17,
     parameter int unsigned ClassBits = 9
 ) (
-    input  wire                   clk_i,
-    input  wire                   rst_i,
-    input  wire                   job_i,
-    input  wire  [ RoundBits-1:0] job_components_i,
-    input  wire  [           2:0] job_tokens_i,       // in 16s
-    input  wire  [  WordBits-1:0] job_words_i,
-    input  wire  [ ClassBits-1:0] job_classes_i,
-    output logic                  free_o,
+    input  wire                  clk_i,
+    input  wire                  rst_i,
+    input  wire                  job_i,
+    input  wire  [RoundBits-1:0] job_components_i,
+    input  wire  [          2:0] job_tokens_i,      // in 16s
+    input  wire  [ WordBits-1:0] job_words_i,
+    input  wire  [ClassBits-1:0] job_classes_i,
+    output logic                 free_o,
     // Beats of the payload: the first two are states, the next ones words.
-    output logic                  room_o,
-    output logic                  wants_states_o,
-    output logic                  wants_second_o,    // of the states
-    output logic [           1:0] beat_o,            // of the buffer, that comes next
-    output logic                  keeps_words_o,
-    input  wire                   beat_i,
-    input  wire                   loaded_i,          // the states are in place,
-    input  wire                   unusable_i,        // but wrong
+    output logic                 room_o,
+    output logic                 wants_states_o,
+    output logic                 wants_second_o,    // of the states
+    output logic [          1:0] beat_o,            // of the buffer, that comes next
+    output logic                 keeps_words_o,
+    input  wire                  beat_i,
+    input  wire                  loaded_i,          // the states are in place,
+    input  wire                  unusable_i,        // but wrong
     // Its next round, or its end.
-    output logic                  wants_round_o,
-    output logic                  wants_end_o,
-    input  wire                   granted_i,
-    output logic [ClassBits+4:0] component_o,        // of the round's first lane
-    output logic                  pairs_o,           // the second half round is of the next component
-    output logic                  half_o,
-    output logic                  last_o,
-    output logic [           6:0] position_o,
-    output logic [           5:0] remaining_o,
-    input  wire                   counted_i,         // the round has come so far that the next one may follow
-    input  wire  [           5:0] needed_i,
-    output logic [  WordBits-1:0] words_o,
-    output logic [  WordBits-1:0] used_o,
-    output logic                  unusable_o,
-    input  wire                   release_i
+    output logic                 wants_round_o,
+    output logic                 wants_end_o,
+    input  wire                  granted_i,
+    output logic [ClassBits+4:0] component_o,       // of the round's first lane
+    output logic                 pairs_o,           // the second half round is of the next component
+    output logic                 half_o,
+    output logic                 last_o,
+    output logic [          6:0] position_o,
+    output logic [          5:0] remaining_o,
+    input  wire                  counted_i,         // the round has come so far that the next one may follow
+    input  wire  [          5:0] needed_i,
+    output logic [ WordBits-1:0] words_o,
+    output logic [ WordBits-1:0] used_o,
+    output logic                 unusable_o,
+    input  wire                  release_i
 );
   typedef enum logic [1:0] {
     Free,

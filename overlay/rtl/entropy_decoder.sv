@@ -34,7 +34,7 @@ module entropy_decoder
     input  wire                    job_valid_i,
     output logic                   job_ready_o,
     input  wire  [ContextBits-1:0] job_context_i,
-    input  wire  [  RoundBits:0]   job_components_i,
+    input  wire  [    RoundBits:0] job_components_i,
     input  wire  [            6:0] job_tokens_i,
     input  wire  [   WordBits-1:0] job_words_i,
     input  wire  [      MapBits:0] job_classes_i,
@@ -300,10 +300,10 @@ module entropy_decoder
   ) queue (
       .clk_i,
       .rst_i,
-      .data_i({pipe_q[Found].last, pipe_q[Found].half, pipe_q[Found].context_id, symbol}),
+      .data_i ({pipe_q[Found].last, pipe_q[Found].half, pipe_q[Found].context_id, symbol}),
       .valid_i(found),
       .ready_o(symbols_ready),
-      .data_o({symbols_tlast_o, symbols_half_o, symbols_tdest_o, symbols_tdata_o}),
+      .data_o ({symbols_tlast_o, symbols_half_o, symbols_tdest_o, symbols_tdata_o}),
       .valid_o(symbols_tvalid_o),
       .ready_i(symbols_tready_i),
       .count_o(queued)

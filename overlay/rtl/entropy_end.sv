@@ -10,26 +10,26 @@ module entropy_end
     parameter int unsigned WordBits = 17,
     localparam int unsigned ContextBits = $clog2(Contexts)
 ) (
-    input  wire                               clk_i,
-    input  wire                               rst_i,
-    output logic                              ready_o,
-    input  wire                               start_i,
-    input  wire  [ContextBits-1:0]            context_i,
-    input  wire                               unusable_i,
-    input  wire  [   WordBits-1:0]            words_i,
-    input  wire  [   WordBits-1:0]            used_i,
-    output logic [ContextBits-1:0]            context_o,     // from the next cycle on
-    input  wire  [           15:0]            least_i,
-    input  wire                               states_i,      // later: its states are there
-    input  wire  [EntropyLanes-1:0][31:0]     state_i,
-    input  wire  [            5:0]            symbols_waiting_i,
-    input  wire                               symbols_taken_i,
-    output logic                              result_valid_o,
-    input  wire                               result_ready_i,
-    output logic [           15:0]            result_status_o,
-    output logic [           31:0]            result_value_o,
-    output logic [           31:0]            result_limit_o,
-    output logic [     AxiBits-1:0]           result_seeds_o
+    input  wire                           clk_i,
+    input  wire                           rst_i,
+    output logic                          ready_o,
+    input  wire                           start_i,
+    input  wire  [ ContextBits-1:0]       context_i,
+    input  wire                           unusable_i,
+    input  wire  [    WordBits-1:0]       words_i,
+    input  wire  [    WordBits-1:0]       used_i,
+    output logic [ ContextBits-1:0]       context_o,          // from the next cycle on
+    input  wire  [            15:0]       least_i,
+    input  wire                           states_i,           // later: its states are there
+    input  wire  [EntropyLanes-1:0][31:0] state_i,
+    input  wire  [             5:0]       symbols_waiting_i,
+    input  wire                           symbols_taken_i,
+    output logic                          result_valid_o,
+    input  wire                           result_ready_i,
+    output logic [            15:0]       result_status_o,
+    output logic [            31:0]       result_value_o,
+    output logic [            31:0]       result_limit_o,
+    output logic [     AxiBits-1:0]       result_seeds_o
 );
   localparam int unsigned Step = 4;  // states looked at in a cycle
   localparam int unsigned Steps = EntropyLanes / Step;
@@ -90,17 +90,17 @@ module entropy_end
       most_q <= most;
       step_q <= step_q + 1'b1;
       if (step_q == '1) begin
-        scans_q <= 1'b0;
+        scans_q  <= 1'b0;
         judged_q <= 1'b1;
       end
     end
     if (result_valid_o && result_ready_i) begin
       judged_q <= 1'b0;
-      busy_q <= 1'b0;
+      busy_q   <= 1'b0;
     end
     if (rst_i) begin
-      busy_q <= 1'b0;
-      scans_q <= 1'b0;
+      busy_q   <= 1'b0;
+      scans_q  <= 1'b0;
       judged_q <= 1'b0;
     end
   end

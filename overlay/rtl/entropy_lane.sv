@@ -8,11 +8,11 @@ module entropy_lane
 #(
     localparam int unsigned SymbolBits = $clog2(EntropySymbols)
 ) (
-    input  wire                                    clk_i,
-    input  wire  [                           31:0] state_i,
+    input  wire                                   clk_i,
+    input  wire  [                          31:0] state_i,
     input  wire  [EntropySymbols*EntropyBits-1:0] row_i,     // last slot of each symbol
-    output logic [                 SymbolBits-1:0] symbol_o,
-    output logic [                           31:0] state_o
+    output logic [                SymbolBits-1:0] symbol_o,
+    output logic [                          31:0] state_o
 );
   typedef logic [EntropyBits-1:0] slot_t;
   localparam int unsigned HighBits = 32 - EntropyBits;
@@ -43,11 +43,11 @@ module entropy_lane
 
   always_comb begin
     digit = 2'd0;
-    first  = before_q;
+    first = before_q;
     for (int s = 0; s < 3; ++s) begin
       if (slot_t'(state2_q) > last_q[s]) begin
         digit = 2'(s + 1);
-        first  = last_q[s];
+        first = last_q[s];
       end
     end
     last = last_q[digit];

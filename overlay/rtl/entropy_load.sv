@@ -7,26 +7,26 @@ module entropy_load
     parameter int unsigned Contexts = 16,
     localparam int unsigned ContextBits = $clog2(Contexts)
 ) (
-    input  wire                      clk_i,
-    input  wire                      rst_i,
-    input  wire  [  ContextBits-1:0] context_i,
-    input  wire                      second_i,
-    input  wire  [     AxiBits-1:0]  data_i,
-    input  wire                      valid_i,
-    output logic                     ready_o,
+    input  wire                    clk_i,
+    input  wire                    rst_i,
+    input  wire  [ContextBits-1:0] context_i,
+    input  wire                    second_i,
+    input  wire  [    AxiBits-1:0] data_i,
+    input  wire                    valid_i,
+    output logic                   ready_o,
     // To the file of states, where no round comes back. One round is held back for it.
-    output logic                     hold_round_o,
-    output logic                     write_o,
-    input  wire                      written_i,
-    output logic [  ContextBits-1:0] context_o,
-    output logic                     second_o,
-    output logic [     AxiBits-1:0]  data_o,
+    output logic                   hold_round_o,
+    output logic                   write_o,
+    input  wire                    written_i,
+    output logic [ContextBits-1:0] context_o,
+    output logic                   second_o,
+    output logic [    AxiBits-1:0] data_o,
     // When all of a record's states are there.
-    output logic [     Contexts-1:0] loaded_o,
-    output logic                     unusable_o,
+    output logic [   Contexts-1:0] loaded_o,
+    output logic                   unusable_o,
     // The least of a context's states, where one is below 2 ** 16.
-    input  wire  [  ContextBits-1:0] least_context_i,
-    output logic [             15:0] least_o
+    input  wire  [ContextBits-1:0] least_context_i,
+    output logic [           15:0] least_o
 );
   localparam int unsigned Steps = 4;
   localparam int unsigned StepBits = AxiBits / Steps;

@@ -14,7 +14,7 @@ module entropy_tables
 ) (
     input  wire                clk_i,
     input  wire                write_i,
-    input  wire                write_map_i,      // else a half of an entropy table: 2 * class + half
+    input  wire                write_map_i,        // else a half of an entropy table: 2 * class + half
     input  wire  [MapBits-1:0] write_address_i,
     input  wire  [AxiBits-1:0] write_data_i,
     // The even component of a pair, and which of the two each half round takes; three cycles later the rows.
@@ -42,7 +42,7 @@ module entropy_tables
     assign table_data[i*EntropyBits+:EntropyBits] = (frequency == '0) ? '1 : start + frequency - 1'b1;
   end
 
-  (* ram_style = "block" *)logic [MapWidth-1:0] map_q[ClassMapBeats];
+  (* ram_style = "block" *) logic [MapWidth-1:0] map_q[ClassMapBeats];
 
   // ---- read
 

@@ -11,7 +11,7 @@ module klt_dot #(
     input  wire                                   clk_i,
     input  wire  [Count-1:0][CoefficientBits-1:0] row_i,
     input  wire  [Count-1:0][      InputBits-1:0] token_i,
-    output logic [                          31:0] sum_o
+    output logic [     31:0]                      sum_o
 );
   logic signed [31:0] sum[Count+1];  // of the values before each
 

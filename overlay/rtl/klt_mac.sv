@@ -15,24 +15,24 @@ module klt_mac
     parameter int unsigned InputBits = 16,  // of tokens; an encoder's are 14 bits, a decoder's 16
     localparam int unsigned Values = 16
 ) (
-    input  wire                                              clk_i,
-    input  wire                                              rst_i,
+    input  wire                                             clk_i,
+    input  wire                                             rst_i,
     // 16 columns of all rows and tokens; the last beat of a tile brings what its rows are rounded with.
-    input  wire  [  MacRows-1:0][Values-1:0][         15:0]  rows_tdata_i,
-    input  wire  [MacTokens-1:0][Values-1:0][InputBits-1:0]  tokens_tdata_i,
-    input  wire                                              decodes_i,
-    input  wire  [  MacRows-1:0][            4:0]            shift_i,
-    input  wire  [  MacRows-1:0][           30:0]            offset_i,        // rounding, or the mean
-    input  wire  [  MacRows-1:0][           14:0]            limit_i,         // of |q|
-    input  wire                                              tlast_i,
-    input  wire                                              tvalid_i,
-    output logic                                             tready_o,
+    input  wire  [  MacRows-1:0][Values-1:0][         15:0] rows_tdata_i,
+    input  wire  [MacTokens-1:0][Values-1:0][InputBits-1:0] tokens_tdata_i,
+    input  wire                                             decodes_i,
+    input  wire  [  MacRows-1:0][       4:0]                shift_i,
+    input  wire  [  MacRows-1:0][      30:0]                offset_i,         // rounding, or the mean
+    input  wire  [  MacRows-1:0][      14:0]                limit_i,          // of |q|
+    input  wire                                             tlast_i,
+    input  wire                                             tvalid_i,
+    output logic                                            tready_o,
     // A row of a tile: its values, and whether one of an encoder is beyond its limit.
-    output logic [MacTokens-1:0][           16:0]            values_tdata_o,
-    output logic                                             values_beyond_o,
-    output logic                                             values_tlast_o,  // of the tile
-    output logic                                             values_tvalid_o,
-    input  wire                                              values_tready_i
+    output logic [MacTokens-1:0][      16:0]                values_tdata_o,
+    output logic                                            values_beyond_o,
+    output logic                                            values_tlast_o,   // of the tile
+    output logic                                            values_tvalid_o,
+    input  wire                                             values_tready_i
 );
   localparam int unsigned Latency = Values + 3;  // from a beat to the accumulators
   localparam int unsigned Tiles = 32;  // whose sums may wait, those on their way included
@@ -154,7 +154,7 @@ module klt_mac
     if (rst_i) row_q <= '0;
   end
 
-  logic [4:0] shift;
+  logic [ 4:0] shift;
   logic [30:0] offset;
   logic [14:0] limit;
   assign {limit, offset, shift} = waiting_parameters[row_q];

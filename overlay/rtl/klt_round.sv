@@ -13,9 +13,9 @@ module klt_round
     input  wire                     rst_i,
     input  wire  [Tokens-1:0][31:0] sum_i,
     input  wire                     decodes_i,
-    input  wire  [             4:0] shift_i,
-    input  wire  [            30:0] offset_i,  // rounding, or the mean
-    input  wire  [            14:0] limit_i,
+    input  wire  [       4:0]       shift_i,
+    input  wire  [      30:0]       offset_i,   // rounding, or the mean
+    input  wire  [      14:0]       limit_i,
     input  wire                     last_i,
     input  wire                     valid_i,
     output logic                    ready_o,
@@ -43,10 +43,15 @@ module klt_round
   logic signed [Tokens-1:0][33:0] finished_q;
   logic [Tokens-1:0] over_q;
   logic [31:0] added;
+  logic [Tokens-1:0] flips;
 
   assign ready_o = !valid_q[Stages] || ready_i;
   assign valid_o = valid_q[Stages];
-  assign added = decodes_i ? (32'd1 << shift_i) >> 1 : 32'(offset_i);
+  assign added   = decodes_i ? (32'd1 << shift_i) >> 1 : 32'(offset_i);
+
+  always_comb begin
+    for (int t = 0; t < Tokens; ++t) flips[t] = !decodes_i && sum_i[t][31];
+  end
 
   always_ff @(posedge clk_i) begin
     if (ready_o) begin
@@ -60,11 +65,9 @@ module klt_round
       row_q[1].last <= last_i;
       coarse_q <= shift_i[4:3];
       for (int t = 0; t < Tokens; ++t) begin
-        logic flips;
-        flips = !decodes_i && sum_i[t][31];
-        negative1_q[t] <= flips;
+        negative1_q[t] <= flips[t];
         zero1_q[t] <= !decodes_i && sum_i[t] == '0;
-        moved_q[t] <= 33'(added) + ({sum_i[t][31], sum_i[t]} ^ {33{flips}}) + 33'(flips);
+        moved_q[t] <= 33'(added) + ({sum_i[t][31], sum_i[t]} ^ {33{flips[t]}}) + 33'(flips[t]);
       end
 
       // 2, 3: shifted.
@@ -89,7 +92,7 @@ module klt_round
       end
 
       // 5: within bounds.
-      last_o <= row_q[4].last;
+      last_o   <= row_q[4].last;
       beyond_o <= !row_q[4].decodes && over_q != '0;
       for (int t = 0; t < Tokens; ++t) begin
         value_o[t] <= finished_q[t][16:0];

@@ -64,9 +64,7 @@ def random_payload(
     else:
         symbols = rng.integers(0, 2 * tables.half[each].astype(np.int64) + 2)
     seeds = rng.integers(0, 1 << 16, spec.ENTROPY_LANES).astype(np.uint16)
-    stream, words = rans.encode(
-        tables.frequency[each, symbols], tables.start[each, symbols], seeds
-    )
+    stream, words = rans.encode(tables.frequency[each, symbols], tables.start[each, symbols], seeds)
     return Payload(stream, words, tokens, classes, f"{components} x {tokens} random symbols")
 
 
@@ -119,6 +117,4 @@ def damaged(rng: np.random.Generator, payload: Payload) -> Payload:
     else:
         for lane in rng.integers(0, spec.ENTROPY_LANES, int(rng.integers(1, 4))).tolist():
             data[4 * lane + 2 : 4 * lane + 4] = b"\0\0"
-    return replace(
-        payload, stream=bytes(data), words=words, what=f"{payload.what}, damage {kind}"
-    )
+    return replace(payload, stream=bytes(data), words=words, what=f"{payload.what}, damage {kind}")

@@ -221,9 +221,9 @@ async def records_in_turn(dut: Any) -> None:
         numbers = np.random.default_rng([cocotb.RANDOM_SEED, batch])
         if batch % 2:
             tables = tables_of(numbers, int(numbers.integers(1, spec.CODEBOOK_CLASSES + 1)))
-            payloads = [random_payload(numbers, tables) for _ in range(setting("records", 16))]
+            payloads = [random_payload(numbers, tables) for _ in range(setting("records", 12))]
         else:
-            tables, payloads = klt_payloads(batch, setting("records", 16))
+            tables, payloads = klt_payloads(batch, setting("records", 12))
         payloads += [
             damaged(numbers, payloads[int(numbers.integers(len(payloads)))])
             for _ in range(len(payloads))
@@ -263,7 +263,9 @@ async def rate(dut: Any) -> None:
         begins = max(cycles[0] for cycles in bench.round_cycles.values())
         ends = min(cycles[-1] for cycles in bench.round_cycles.values())
         seen = sum(begins <= c < ends for cycles in bench.round_cycles.values() for c in cycles)
-        rates[str(count)] = round(LANES * seen / (ends - begins), 2)  # while all of them are at work
+        rates[str(count)] = round(
+            LANES * seen / (ends - begins), 2
+        )  # while all of them are at work
         if count == 1:
             latency = bench.first_after[0]
     report(symbols_per_cycle=rates, latency_cycles=latency)

@@ -186,7 +186,9 @@ def inputs_of(numbers: np.random.Generator, tokens: int, unit: Unit) -> Ints:
     return x
 
 
-async def encodes(dut: Any, unit: Unit, x: Ints, stalls: tuple[float, float], seen: Coverage) -> int:
+async def encodes(
+    dut: Any, unit: Unit, x: Ints, stalls: tuple[float, float], seen: Coverage
+) -> int:
     tokens = len(x)
     values, beyond, cycles = await run(dut, analysis_tiles(x, unit), *stalls)
     heights = [end - first for first, end in unit.bounds]
@@ -203,7 +205,9 @@ async def encodes(dut: Any, unit: Unit, x: Ints, stalls: tuple[float, float], se
     return cycles
 
 
-async def decodes(dut: Any, unit: Unit, q: Ints, stalls: tuple[float, float], seen: Coverage) -> int:
+async def decodes(
+    dut: Any, unit: Unit, q: Ints, stalls: tuple[float, float], seen: Coverage
+) -> int:
     tokens = len(q)
     values, _, cycles = await run(dut, synthesis_tiles(q, unit), *stalls)
     got = gathered(values, [unit.inputs_each] * unit.transforms, tokens)

@@ -9,7 +9,7 @@ TOP, BENCH = "entropy_decoder", "tb_entropy_decoder"
 
 def test_symbols_seeds_and_verdicts_are_the_references():
     got = simulate(TOP, BENCH, testcase="records_in_turn")
-    assert got["records"] > 100
+    assert got["records"] > 80
 
 
 def test_thirteen_records_keep_every_lane_busy():
@@ -22,6 +22,7 @@ def test_thirteen_records_keep_every_lane_busy():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", [2, 3, 4])
 def test_many_records(seed):
     settings = {"batches": 40, "records": 40}
