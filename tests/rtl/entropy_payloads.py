@@ -118,3 +118,11 @@ def damaged(rng: np.random.Generator, payload: Payload) -> Payload:
         for lane in rng.integers(0, spec.ENTROPY_LANES, int(rng.integers(1, 4))).tolist():
             data[4 * lane + 2 : 4 * lane + 4] = b"\0\0"
     return replace(payload, stream=bytes(data), words=words, what=f"{payload.what}, damage {kind}")
+
+
+def unfinished(rng: np.random.Generator, tables: Tables) -> Payload:
+    """Without its last component, whose symbols, the last of each lane, took no words: the states give it away."""
+    payload = random_payload(
+        rng, tables, components=int(rng.integers(2, 40)), tokens=spec.ENTROPY_LANES
+    )
+    return replace(payload, classes=payload.classes[:-1], what=f"{payload.what}, the last left out")

@@ -18,7 +18,14 @@ from speckv_pynq.codebook.image import shared_sections
 from speckv_pynq.errors import RecordError
 from speckv_pynq.reference import rans
 from tests.rtl.bench import Coverage, begin, report, rng, setting
-from tests.rtl.entropy_payloads import Payload, damaged, klt_payloads, random_payload, tables_of
+from tests.rtl.entropy_payloads import (
+    Payload,
+    damaged,
+    klt_payloads,
+    random_payload,
+    tables_of,
+    unfinished,
+)
 
 BEAT = spec.LINE_BYTES
 LANES = spec.ENTROPY_LANES
@@ -228,6 +235,7 @@ async def records_in_turn(dut: Any) -> None:
             damaged(numbers, payloads[int(numbers.integers(len(payloads)))])
             for _ in range(len(payloads))
         ]
+        payloads.append(unfinished(numbers, tables))
         chance.shuffle(payloads)
         jobs, classes = placed(payloads, tables)
         await load_tables(dut, tables, classes)
