@@ -52,7 +52,7 @@ module entropy_decoder
     output logic                   symbols_tlast_o,
     output logic                   symbols_tvalid_o,
     input  wire                    symbols_tready_i,
-    // One result a record, after its last symbols: status, value and limit, and the 64 bytes that travelled in the states.
+    // One result a record, after its last symbols: status, value and limit, and what travelled in the states.
     output logic [ContextBits-1:0] result_context_o,
     output logic [           15:0] result_status_o,
     output logic [           31:0] result_value_o,

@@ -2,7 +2,7 @@
 
 // One lane of a round: the symbol of a state, and the state behind it before renormalisation. A new round every
 // cycle; the symbol after three, the state after six. The search goes in two steps, seven comparisons side by
-// side, then three: a third of the logic that 31 at once and multiplexers of 32 would take.
+// side, then three: ten comparators and a multiplexer of eight, not 31 and one of 32.
 module entropy_lane
   import speckv_pkg::*;
 #(
@@ -53,7 +53,8 @@ module entropy_lane
     last = last_q[digit];
   end
 
-  // 4: frequency (never all slots: a table has two symbols at least) and place within the symbol; 5, 6: x = f * high + place.
+  // 4: frequency (never all slots: a table has two symbols at least) and place within the symbol.
+  // 5, 6: x = f * high + place.
   slot_t lower_q, upper_q, frequency_q, place_q, place5_q;
   logic [HighBits-1:0] high_q;
   logic [31:0] product_q;

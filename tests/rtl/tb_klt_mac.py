@@ -196,7 +196,7 @@ async def encodes(
     over = gathered(np.repeat(beyond[:, :, None], TOKENS, axis=2), heights, tokens)
     want = klt.quantise(x, replace(unit, limit=np.full(unit.rank, 2**31 - 1)))
     assert want is not None
-    # A flag is of a tile: of a row and MAC_TOKENS tokens.
+    # A flag is of a row and MAC_TOKENS tokens.
     each_over = (np.abs(want) > unit.limit).reshape(-1, TOKENS, unit.rank).any(axis=1)
     assert (over == np.repeat(each_over, TOKENS, axis=0)).all()
     assert (got == want)[~over].all()
