@@ -119,15 +119,16 @@ module int4_value (
   // 10: exponent. 11: largest finite value at most.
   logic [8:0] field10_q;
   logic [9:0] mantissa10_q;
-  logic bf10_q, negative10_q;
+  logic bf10_q, negative10_q, over;
+  assign over = bf10_q ? field10_q[8] || (&field10_q[7:0]) : (|field10_q[8:5]) || (&field10_q[4:0]);
   always_ff @(posedge clk_i) begin
     field10_q <= nonzero9_q ? rest9_q + 9'(bf9_q ? kept9_q[8:7] : kept9_q[11:10]) : '0;
     mantissa10_q <= kept9_q[9:0];
     bf10_q <= bf9_q;
     negative10_q <= negative9_q;
     value_o[15] <= negative10_q;
-    if (bf10_q) value_o[14:0] <= field10_q >= 9'd255 ? 15'h7F7F : {field10_q[7:0], mantissa10_q[6:0]};
-    else value_o[14:0] <= field10_q >= 9'd31 ? 15'h7BFF : {field10_q[4:0], mantissa10_q};
+    if (bf10_q) value_o[14:0] <= over ? 15'h7F7F : {field10_q[7:0], mantissa10_q[6:0]};
+    else value_o[14:0] <= over ? 15'h7BFF : {field10_q[4:0], mantissa10_q};
   end
 endmodule
 

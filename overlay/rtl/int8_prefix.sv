@@ -41,18 +41,33 @@ module int8_prefix (
   logic [31:0][7:0] delta3_q, sum4_q, sum5_q, sum, value6_q;
   logic [7:0] delta_before_q, value_before_q;  // of the line before
   always_comb for (int l = 0; l < 32; ++l) lanes[l] = {mark_i[l], delta_i[l]};
+  // Steps of 1, 2, 4, 8, 16 lanes.
+  logic [31:0][8:0] over1, over2, over4, over8, over16;
+  logic [31:0][7:0] by1, by2, by4, by8, by16;
   always_comb begin
-    sum = summed(sum5_q, 16);
+    over1 = spread(lanes, 1);
+    over2 = spread(over1, 2);
+    over4 = spread(lanes1_q, 4);
+    over8 = spread(over4, 8);
+    over16 = spread(over8, 16);
+    by1 = summed(delta3_q, 1);
+    by2 = summed(by1, 2);
+    by4 = summed(sum4_q, 4);
+    by8 = summed(by4, 8);
+    by16 = summed(sum5_q, 16);
+  end
+  always_comb begin
+    sum = by16;
     for (int l = 0; l < 32; ++l) sum[l] += tag_q[5].first ? 8'd0 : value_before_q;
   end
 
   always_ff @(posedge clk_i) begin
-    lanes1_q <= spread(spread(lanes, 1), 2);
-    lanes2_q <= spread(spread(spread(lanes1_q, 4), 8), 16);
+    lanes1_q <= over2;
+    lanes2_q <= over16;
     for (int l = 0; l < 32; ++l) delta3_q[l] <= lanes2_q[l][8] ? lanes2_q[l][7:0] : delta_before_q;
     if (tag_q[2].valid && lanes2_q[31][8]) delta_before_q <= lanes2_q[31][7:0];
-    sum4_q   <= summed(summed(delta3_q, 1), 2);
-    sum5_q   <= summed(summed(sum4_q, 4), 8);
+    sum4_q   <= by2;
+    sum5_q   <= by8;
     value6_q <= sum;
     if (tag_q[5].valid) value_before_q <= sum[31];
     for (int l = 0; l < 32; ++l) if (tag_q[6].valid && value6_q[l] == 8'h80) below_o[tag_q[6].second] <= 1'b1;

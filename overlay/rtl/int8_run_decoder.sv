@@ -99,13 +99,21 @@ module int8_run_decoder
     for (int i = 0; i < 32; ++i) summed[i] = terms[i] + (i >= int'(reach) ? terms[5'(i-int'(reach))] : 14'd0);
   endfunction
 
-  logic [31:0][13:0] counts;
+  // Sums of 2, 4, 8, ... neighbours.
+  logic [31:0][13:0] counts, by1, by2, by4, by8, by16;
+  always_comb begin
+    by1  = summed(counts, 1);
+    by2  = summed(ends_q[1], 2);
+    by4  = summed(by2, 4);
+    by8  = summed(ends_q[2], 8);
+    by16 = summed(by8, 16);
+  end
   always_comb for (int i = 0; i < 32; ++i) counts[i] = valid0[i] ? 14'(pairs_q[i][7:0]) + 14'd1 : 14'd0;
   always_ff @(posedge clk_i) begin
     if (move) begin
       tag_q <= {tag_q[2:1], tag0};
       some_q <= {some_q[2:1], valid0};
-      ends_q <= {summed(summed(ends_q[2], 8), 16), summed(summed(ends_q[1], 2), 4), summed(counts, 1)};
+      ends_q <= {by16, by4, by1};
       delta_q[3:2] <= delta_q[2:1];
       for (int i = 0; i < 32; ++i) delta_q[1][i] <= pairs_q[i][15:8];
     end
