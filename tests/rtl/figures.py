@@ -48,6 +48,7 @@ def _compress(scheme: str) -> Cycles:
 FIGURES: dict[str, Figure] = {
     "axis_register": Figure(
         "axis_register",
+        {"Width": 64},
         cycles=Cycles(
             "tb_axis_register", "stream", lambda r: round(r["items"] / r["cycles"], 3), _none
         ),
@@ -55,12 +56,10 @@ FIGURES: dict[str, Figure] = {
         clock=True,
     ),
     "fifo": Figure("fifo", {"Width": 64, "Depth": 16}, quick=True, clock=True),
-    "crc32c": Figure(
-        "crc32c", cycles=Cycles("tb_crc32c", "messages", _none), quick=True, clock=True
-    ),
-    "descriptor_check": Figure("descriptor_check", clock=True),
-    "speckv_csr": Figure("speckv_csr", clock=True),
-    "command_store": Figure("command_store", clock=True),
+    "crc32c": Figure("crc32c", cycles=Cycles("tb_crc32c", "messages", _none), quick=True),
+    "descriptor_check": Figure("descriptor_check"),
+    "speckv_csr": Figure("speckv_csr"),
+    "command_store": Figure("command_store"),
     "speckv_control": Figure("speckv_control"),
     "dma_engine": Figure(
         "dma_engine",
