@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,7 +57,7 @@ FIGURES: dict[str, Figure] = {
         clock=True,
     ),
     "fifo": Figure("fifo", {"Width": 64, "Depth": 16}, quick=True, clock=True),
-    "crc32c": Figure("crc32c", cycles=Cycles("tb_crc32c", "messages", _none), quick=True),
+    "crc32c": Figure("crc32c", cycles=Cycles("tb_crc32c", "messages", _none)),
     "descriptor_check": Figure("descriptor_check"),
     "speckv_csr": Figure("speckv_csr"),
     "command_store": Figure("command_store"),
@@ -117,7 +118,7 @@ def sources(top: str) -> list[str]:
             continue
         found.append(path)
         code = "\n".join(line.partition("//")[0] for line in path.read_text().splitlines())
-        words = {line.split("#")[0].split()[0] for line in code.splitlines() if line.strip()}
+        words = set(re.findall(r"^\s*(\w+)", code, re.MULTILINE))
         open_ += [word for word in words if word in known and known[word] not in found]
     return [str(path) for path in (*PACKAGES, *found) if path.suffix == ".sv"]
 
