@@ -13,9 +13,11 @@ import sys
 from pathlib import Path
 
 from clang.cindex import Cursor, CursorKind
-from synthesis_pragmas import check_pragmas, check_ports
-from synthesis_rules import callee, check_code
-from synthesis_source import Finding, Source, path_of, walk
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from synthesis_pragmas import check_ports, check_pragmas, read_pragmas
+from synthesis_rules import check_code
+from synthesis_source import Finding, Source, callee, path_of, walk
 
 HERE = Path(__file__).resolve().parent
 
@@ -56,7 +58,9 @@ class Reach:
 
     def _recursion(self, function: Cursor, call: Cursor, key: str) -> None:
         circle = [self._done[k].spelling for k in self._open[self._open.index(key) :]]
-        text = f"{' -> '.join([*circle, circle[0]])} is recursion; hardware has no stack, use a loop"
+        text = (
+            f"{' -> '.join([*circle, circle[0]])} is recursion; hardware has no stack, use a loop"
+        )
         self.findings.add(Finding(path_of(function), call.location.line, "recursion", text))
 
 
@@ -68,16 +72,19 @@ def check(tops: list[Path], kernel_folders: list[Path], ap_int: Path) -> list[Fi
     found = set(source.errors())
     if found:  # what did not parse cannot be judged
         return sorted(found)
-    pragmas, reach = source.pragmas(), Reach(source)
+    pragmas, reach = read_pragmas(source), Reach(source)
     functions = source.declared(CursorKind.FUNCTION_DECL)
     for path in tops:
         mine = [f for f in functions if f.spelling == path.stem and f.is_definition()]
         if not mine:
-            found.add(Finding(str(path), 1, "top", f"no function {path.stem}; a top has its file's name"))
+            found.add(
+                Finding(str(path), 1, "top", f"no function {path.stem}; a top has its file's name")
+            )
         for top in mine:
             found |= check_ports(top, pragmas)
             reach.follow(top)
-    found |= check_code(source, reach.functions, pragmas)
+    by_path = {p.path: tuple(q for q in pragmas if q.path == p.path) for p in pragmas}
+    found |= check_code(source, reach.functions, by_path)
     return sorted(found | reach.findings | check_pragmas(source, pragmas))
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
-from clang.cindex import Cursor, CursorKind, TypeKind
+from clang import cindex
+from clang.cindex import Cursor, CursorKind, TokenKind, TranslationUnit, TypeKind
 from synthesis_source import FUNCTIONS, LOOPS, Finding, Pragma, Source, holds, is_const, path_of
 
 # Vitis HLS User Guide UG1399, "HLS Pragmas".
@@ -19,6 +21,60 @@ OF_LOOPS = {"LOOP_TRIPCOUNT", "LOOP_FLATTEN", "UNROLL"}
 VARIABLE_KEYS = ("variable", "port")
 NUMBER_KEYS = {"min", "max", "avg", "II", "factor", "dim", "depth", "latency", "limit", "distance"}
 NAMED = {CursorKind.VAR_DECL, CursorKind.PARM_DECL}
+
+
+def read_pragmas(source: Source) -> list[Pragma]:
+    """The HLS pragmas of all kernel files that synthesis sees, in order."""
+    out = []
+    for path in source.paths():
+        skipped = source.skipped(path)
+        out += [
+            p
+            for p in pragmas_of(source.unit, path)
+            if not any(start <= p.offset < end for start, end in skipped)
+        ]
+    return out
+
+
+def pragmas_of(unit: TranslationUnit, path: str) -> Iterator[Pragma]:
+    """All that a file has, by its tokens: they are no part of the syntax tree."""
+    file = unit.get_file(path)
+    size = Path(path).stat().st_size
+    start, end = (cindex.SourceLocation.from_offset(unit, file, i) for i in (0, size))
+    extent = cindex.SourceRange.from_locations(start, end)
+    lines: dict[int, list[cindex.Token]] = {}
+    for token in unit.get_tokens(extent=extent):
+        if token.kind != TokenKind.COMMENT:
+            lines.setdefault(token.location.line, []).append(token)
+    for line, tokens in lines.items():
+        words = [t.spelling for t in tokens]
+        if words[:3] != ["#", "pragma", "HLS"]:
+            continue
+        name = words[3].upper() if len(words) > 3 else ""
+        plain, values = split_options(words[4:])
+        yield Pragma(path, line, tokens[0].location.offset, name, plain, values)
+
+
+def is_word(token: str) -> bool:
+    return token.replace("_", "a").isalnum()
+
+
+def split_options(words: list[str]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Plain words, and values by key: a value ends before the next key, or between two words."""
+    plain, values, at = [], {}, 0
+    while at < len(words):
+        if words[at + 1 : at + 2] != ["="]:
+            plain.append(words[at])
+            at += 1
+            continue
+        key, value, at = words[at], [], at + 2
+        while at < len(words) and words[at + 1 : at + 2] != ["="]:
+            if value and is_word(value[-1]) and is_word(words[at]):
+                break
+            value.append(words[at])
+            at += 1
+        values[key] = "".join(value)
+    return tuple(plain), values
 
 
 def below(cursor: Cursor) -> Iterator[Cursor]:
@@ -46,7 +102,9 @@ def check_value(key: str, value: str, known: set[str], macros: set[str]) -> str 
     return f"{key} = {value} is neither a number nor the name of a constexpr in sight"
 
 
-def check_one(p: Pragma, function: Cursor | None, known: set[str], macros: set[str]) -> Iterator[str]:
+def check_one(
+    p: Pragma, function: Cursor | None, known: set[str], macros: set[str]
+) -> Iterator[str]:
     if p.name not in NAMES:
         yield f"{p.name or '(none)'} is no pragma of Vitis HLS; see its guide for the name"
         return

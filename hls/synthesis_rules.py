@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 
-from clang import cindex
 from clang.cindex import Cursor, CursorKind, StorageClass, TLSKind, TypeKind
+from synthesis_loops import loop_bound, loop_in_pipeline, loop_label
 from synthesis_source import (
     FUNCTIONS,
-    LOOPS,
     RECORDS,
     Finding,
+    Node,
     Pragma,
     Source,
-    constant,
+    callee,
     element,
-    holds,
     is_const,
     path_of,
     walk,
@@ -26,37 +23,12 @@ from synthesis_source import (
 HEAP = {"malloc", "calloc", "realloc", "free", "aligned_alloc", "posix_memalign", "alloca"}
 # The stems of libm; a variant ends in f or l, a builtin begins with __builtin_.
 LIBM = {
-    *("acos", "asin", "atan", "atan2", "cbrt", "ceil", "cos", "cosh", "erf", "exp", "exp2", "expm1"),
-    *("fabs", "floor", "fma", "fmax", "fmin", "fmod", "frexp", "hypot", "ldexp", "lgamma", "log"),
-    *("log10", "log1p", "log2", "lrint", "lround", "modf", "nearbyint", "pow", "remainder", "rint"),
-    *("round", "scalbn", "sin", "sinh", "sqrt", "tan", "tanh", "tgamma", "trunc"),
-}
+    "acos", "asin", "atan", "atan2", "cbrt", "ceil", "cos", "cosh", "erf", "exp", "exp2", "expm1",
+    "fabs", "floor", "fma", "fmax", "fmin", "fmod", "frexp", "hypot", "ldexp", "lgamma", "log",
+    "log10", "log1p", "log2", "lrint", "lround", "modf", "nearbyint", "pow", "remainder", "rint",
+    "round", "scalbn", "sin", "sinh", "sqrt", "tan", "tanh", "tgamma", "trunc",
+}  # fmt: skip
 VARIABLES = {CursorKind.VAR_DECL, CursorKind.PARM_DECL, CursorKind.FIELD_DECL}
-# CXBinaryOperatorKind
-LESS, GREATER, LESS_EQUAL, GREATER_EQUAL, UNEQUAL, BOTH = 11, 12, 13, 14, 16, 20
-COMPARISONS = (LESS, GREATER, LESS_EQUAL, GREATER_EQUAL, UNEQUAL)
-STEPS = (CursorKind.UNARY_OPERATOR, CursorKind.COMPOUND_ASSIGNMENT_OPERATOR)
-
-
-@dataclass(frozen=True)
-class Node:
-    """A cursor with what stands around it."""
-
-    source: Source
-    cursor: Cursor
-    parent: Cursor
-    pragmas: tuple[Pragma, ...]  # of the file
-
-
-Rule = Callable[[Node], str | None]
-
-
-def callee(cursor: Cursor) -> Cursor | None:
-    """The function that a call expression names; None for a call through a value."""
-    if cursor.kind != CursorKind.CALL_EXPR:
-        return None
-    called = cursor.referenced
-    return called if called is not None and called.kind in FUNCTIONS else None
 
 
 def is_libm(name: str) -> bool:
@@ -138,78 +110,32 @@ def static_state(node: Node) -> str | None:
 
 def libm(node: Node) -> str | None:
     called = callee(node.cursor)
-    if called is not None and not node.source.is_kernel(path_of(called)):
-        if is_libm(called.spelling):
-            return f"{called.spelling} of libm; use a table of integers"
-    return None
+    if called is None or not is_libm(called.spelling):
+        return None
+    body = called.get_definition()  # a kernel may have a round() of its own
+    if body is not None and node.source.is_kernel(path_of(body)):
+        return None
+    return f"{called.spelling} of libm; use a table of integers"
 
 
 def host_only(node: Node) -> str | None:
-    c = node.cursor
+    c, advice = node.cursor, "keep it out of synthesis (#ifndef __SYNTHESIS__)"
     if c.kind == CursorKind.ASM_STMT:
-        return "assembly; keep it out of synthesis (#ifndef __SYNTHESIS__)"
+        return f"assembly; {advice}"
     called = callee(c)
-    if called is None or called.get_definition() is not None:
-        where = path_of(called) if called is not None else ""
-        inside = not where or node.source.is_kernel(where) or node.source.is_trusted(where)
-        if inside:
-            return None
-    elif called.is_default_method() or called.spelling.removeprefix("__builtin_") in HEAP:
+    if called is None or called.spelling.removeprefix("__builtin_") in HEAP:
         return None
-    if is_libm(called.spelling):
+    if called.kind == CursorKind.CONSTRUCTOR and in_std(called):
+        return None  # its variable is a finding of rule std
+    body = called.get_definition()
+    where = path_of(body if body is not None else called)
+    ours = body is not None and node.source.is_kernel(where)
+    if ours or node.source.is_trusted(where) or is_libm(called.spelling):
         return None
-    return f"{called.spelling} is the host's; keep it out of synthesis (#ifndef __SYNTHESIS__)"
+    return f"{called.spelling} has no body that synthesis may see; {advice}"
 
 
-def loop_label(node: Node) -> str | None:
-    if node.cursor.kind in LOOPS and node.parent.kind != CursorKind.LABEL_STMT:
-        return "loop without a label; name what it walks, as in `TOKENS:`"
-    return None
-
-
-def loop_bound(node: Node) -> str | None:
-    loop = node.cursor
-    if loop.kind not in LOOPS:
-        return None
-    if never_ends(loop):
-        return "loop without an end; give it a bound that the condition states"
-    if is_bounded(loop) or any(p.name == "LOOP_TRIPCOUNT" for p in pragmas_in(loop, node.pragmas)):
-        return None
-    return "bound is not constant; say it with `#pragma HLS LOOP_TRIPCOUNT min = .. max = ..`"
-
-
-def loop_in_pipeline(node: Node) -> str | None:
-    loop = node.cursor
-    if loop.kind not in LOOPS:
-        return None
-    mine = list(pragmas_in(loop, node.pragmas))
-    if any(p.name == "UNROLL" and "factor" not in p.values for p in mine) and not is_bounded(loop):
-        return "unrolled whole, but its bound is not constant; bound it, or give a factor"
-    if not any(p.name == "PIPELINE" for p in mine):
-        return None
-    inner = rolled_loop(loop, node.source, set())
-    if inner is None:
-        return None
-    where = f"{Path(path_of(inner)).name}:{inner.location.line}"
-    return f"pipelined, but the loop of {where} inside cannot be unrolled; bound that by a constant"
-
-
-def rolled_loop(root: Cursor, source: Source, seen: set[str]) -> Cursor | None:
-    """The first loop below, in functions called too, that pipelining cannot unroll."""
-    for cursor, _ in walk(root):
-        if cursor.kind in LOOPS and not is_bounded(cursor):
-            return cursor
-        called = callee(cursor)
-        body = called.get_definition() if called is not None else None
-        if body is None or not source.is_kernel(path_of(body)) or body.get_usr() in seen:
-            continue
-        seen.add(body.get_usr())
-        found = rolled_loop(body, source, seen)
-        if found is not None:
-            return found
-    return None
-
-
+Rule = Callable[[Node], str | None]
 RULES: dict[str, Rule] = {
     "dynamic-memory": dynamic_memory,
     "exception": exceptions,
@@ -226,91 +152,21 @@ RULES: dict[str, Rule] = {
 }
 
 
-def operator(cursor: Cursor) -> int:
-    return cindex.conf.lib.clang_getCursorBinaryOperatorKind(cursor)
+def check_code(
+    source: Source, reached: list[Cursor], pragmas: dict[str, tuple[Pragma, ...]]
+) -> set[Finding]:
+    """Every rule on every cursor of the functions reached, and of the types in kernel files.
 
-
-def bare(expression: Cursor) -> Cursor:
-    """Without parentheses and conversions."""
-    while expression.kind in (CursorKind.PAREN_EXPR, CursorKind.UNEXPOSED_EXPR):
-        inside = list(expression.get_children())
-        if len(inside) != 1:
-            break
-        expression = inside[0]
-    return expression
-
-
-def condition(loop: Cursor) -> Cursor | None:
-    """None where there is none, as in `for (;;)`."""
-    parts = list(loop.get_children())
-    if loop.kind == CursorKind.WHILE_STMT:
-        return parts[0]
-    if loop.kind == CursorKind.DO_STMT:
-        return parts[1]
-    compared = [p for p in parts[:-1] if operator(p) in (*COMPARISONS, BOTH)]
-    return compared[0] if compared else None
-
-
-def never_ends(loop: Cursor) -> bool:
-    asked = condition(loop)
-    if loop.kind == CursorKind.FOR_STMT and asked is None:
-        # Anything but a declaration and a step may still be a condition: `for (; flag;)`.
-        return not any(p.kind.is_expression() for p in list(loop.get_children())[:-1])
-    return asked is not None and bool(constant(asked))
-
-
-def is_bounded(loop: Cursor) -> bool:
-    """`for (T i = ..; i < constant; i += ..)`, or down from a constant; one of several conditions is enough."""
-    if loop.kind == CursorKind.CXX_FOR_RANGE_STMT:
-        return True  # over an array: std containers are refused elsewhere
-    if loop.kind != CursorKind.FOR_STMT:
-        return False
-    parts = list(loop.get_children())
-    asked = condition(loop)
-    return asked is not None and ends_at_constant(asked, loop)
-
-
-def ends_at_constant(asked: Cursor, loop: Cursor) -> bool:
-    asked = bare(asked)
-    if asked.kind != CursorKind.BINARY_OPERATOR:
-        return False
-    left, right = asked.get_children()
-    if operator(asked) == BOTH:
-        return ends_at_constant(left, loop) or ends_at_constant(right, loop)
-    if operator(asked) not in COMPARISONS or constant(right) is None:
-        return False
-    parts = list(loop.get_children())[:-1]
-    # `i-- > 0` steps in the condition.
-    if not any(p.kind in STEPS for p in (*parts, bare(left))):
-        return False
-    if operator(asked) in (LESS, LESS_EQUAL):
-        return True
-    declared = [c for c in parts[0].get_children() if c.kind == CursorKind.VAR_DECL]
-    return any(constant(e) is not None for c in declared for e in c.get_children())
-
-
-def pragmas_in(loop: Cursor, pragmas: tuple[Pragma, ...]) -> Iterator[Pragma]:
-    """Those of this loop itself: not of a loop inside."""
-    inner = [c for c, _ in walk(loop) if c.kind in LOOPS]
-    for p in pragmas:
-        if holds(loop, p.offset) and not any(holds(c, p.offset) for c in inner):
-            yield p
-
-
-def check_code(source: Source, reached: list[Cursor], pragmas: list[Pragma]) -> set[Finding]:
-    """Every rule on every cursor of the functions reached, and of the types in kernel files."""
-    by_file: dict[str, tuple[Pragma, ...]] = {}
-    for p in pragmas:
-        by_file[p.path] = (*by_file.get(p.path, ()), p)
+    pragmas: by path.
+    """
+    nodes = [(f, *pair) for f in reached for pair in walk(f)]
+    nodes += [(r, c, r) for r in source.declared(*RECORDS) for c in r.get_children()]
     found = set()
-    nodes = [(f, pair) for f in reached for pair in walk(f)]
-    nodes += [(r, (c, r)) for r in source.declared(*RECORDS) for c in r.get_children()]
-    for root, (cursor, parent) in nodes:
+    for root, cursor, parent in nodes:
         path = path_of(root)
-        if True:
-            node = Node(source, cursor, parent, by_file.get(path, ()))
-            for name, rule in RULES.items():
-                text = rule(node)
-                if text:
-                    found.add(Finding(path, cursor.location.line, name, text))
+        node = Node(source, cursor, parent, pragmas.get(path, ()))
+        for name, rule in RULES.items():
+            text = rule(node)
+            if text:
+                found.add(Finding(path, cursor.location.line, name, text))
     return found

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clang import cindex
-from clang.cindex import Cursor, CursorKind, TokenKind, TranslationUnit, TypeKind
+from clang.cindex import Cursor, CursorKind, TranslationUnit, TypeKind
 
 FUNCTIONS = {
     CursorKind.FUNCTION_DECL,
@@ -44,19 +44,20 @@ class _Ranges(ctypes.Structure):
     )
 
 
-def _declare(name: str, argument: type, result: type) -> None:
+def _declare(name: str, *arguments: type, result: type | None) -> None:
     """The Python bindings leave these functions of libclang out."""
     function = getattr(cindex.conf.lib, name)
-    function.argtypes, function.restype = [argument], result
+    function.argtypes, function.restype = list(arguments), result
 
 
-_declare("clang_getAllSkippedRanges", TranslationUnit, ctypes.POINTER(_Ranges))
-_declare("clang_disposeSourceRangeList", ctypes.POINTER(_Ranges), None)
-_declare("clang_Cursor_Evaluate", Cursor, ctypes.c_void_p)
-_declare("clang_EvalResult_getKind", ctypes.c_void_p, ctypes.c_int)
-_declare("clang_EvalResult_getAsLongLong", ctypes.c_void_p, ctypes.c_longlong)
-_declare("clang_EvalResult_dispose", ctypes.c_void_p, None)
-_declare("clang_getCursorBinaryOperatorKind", Cursor, ctypes.c_int)
+_declare("clang_getSkippedRanges", TranslationUnit, cindex.File, result=ctypes.POINTER(_Ranges))
+_declare("clang_disposeSourceRangeList", ctypes.POINTER(_Ranges), result=None)
+_declare("clang_Cursor_Evaluate", Cursor, result=ctypes.c_void_p)
+_declare("clang_EvalResult_getKind", ctypes.c_void_p, result=ctypes.c_int)
+_declare("clang_EvalResult_getAsLongLong", ctypes.c_void_p, result=ctypes.c_longlong)
+_declare("clang_EvalResult_dispose", ctypes.c_void_p, result=None)
+_declare("clang_getCursorBinaryOperatorKind", Cursor, result=ctypes.c_int)
+_declare("clang_getCursorUnaryOperatorKind", Cursor, result=ctypes.c_int)
 
 
 @dataclass(frozen=True, order=True)
@@ -134,6 +135,14 @@ def is_constexpr(variable: Cursor) -> bool:
     return "constexpr" in words
 
 
+def callee(cursor: Cursor) -> Cursor | None:
+    """The function that a call expression names; None for a call through a value."""
+    if cursor.kind != CursorKind.CALL_EXPR:
+        return None
+    called = cursor.referenced
+    return called if called is not None and called.kind in FUNCTIONS else None
+
+
 def walk(cursor: Cursor) -> Iterator[tuple[Cursor, Cursor]]:
     """(node, parent) below a cursor, without what is only computed while compiling."""
     for child in cursor.get_children():
@@ -145,6 +154,7 @@ def walk(cursor: Cursor) -> Iterator[tuple[Cursor, Cursor]]:
         yield from walk(child)
 
 
+@functools.cache
 def system_folders() -> list[str]:
     """Where the compiler in CXX (default c++) has its headers: libclang's wheel brings none."""
     compiler = os.environ.get("CXX", "c++")
@@ -184,7 +194,6 @@ class Source:
             unsaved_files=[(main, text)],
             options=TranslationUnit.PARSE_DETAILED_PROCESSING_RECORD,
         )
-        self._skipped = self._skipped_ranges()
 
     def errors(self) -> list[Finding]:
         return [
@@ -214,7 +223,7 @@ class Source:
 
     def _declarations(self, scope: Cursor) -> Iterator[Cursor]:
         for child in scope.get_children():
-            if self.is_kernel(path_of(child)):
+            if not child.kind.is_preprocessing() and self.is_kernel(path_of(child)):
                 yield child
                 if child.kind in SCOPES:
                     yield from self._declarations(child)
@@ -230,63 +239,25 @@ class Source:
             if c.kind == CursorKind.MACRO_DEFINITION
         }
 
-    def _skipped_ranges(self) -> list[tuple[str, int, int]]:
+    def skipped(self, path: str) -> list[tuple[int, int]]:
+        """Offsets of what the preprocessor left out of a file, from and to."""
         lib = cindex.conf.lib
-        found = lib.clang_getAllSkippedRanges(self.unit)
+        found = lib.clang_getSkippedRanges(self.unit, self.unit.get_file(path))
         ranges = [found.contents.ranges[i] for i in range(found.contents.count)]
-        out = [(r.start.file.name, r.start.offset, r.end.offset) for r in ranges]
+        out = [(r.start.offset, r.end.offset) for r in ranges]
         lib.clang_disposeSourceRangeList(found)
         return out
 
-    def pragmas(self) -> list[Pragma]:
-        """The HLS pragmas of all kernel files that synthesis sees, in order."""
-        paths = {path_of(c) for c in self._all}
-        out = []
-        for path in sorted(paths):
-            skipped = [(start, end) for name, start, end in self._skipped if name == path]
-            out += [
-                p
-                for p in pragmas_of(self.unit, path)
-                if not any(start <= p.offset < end for start, end in skipped)
-            ]
-        return out
+    def paths(self) -> list[str]:
+        """Kernel files with a declaration."""
+        return sorted({path_of(c) for c in self._all})
 
 
-def pragmas_of(unit: TranslationUnit, path: str) -> Iterator[Pragma]:
-    file = unit.get_file(path)
-    size = Path(path).stat().st_size
-    start, end = (cindex.SourceLocation.from_offset(unit, file, i) for i in (0, size))
-    extent = cindex.SourceRange.from_locations(start, end)
-    lines: dict[int, list[cindex.Token]] = {}
-    for token in unit.get_tokens(extent=extent):
-        if token.kind != TokenKind.COMMENT:
-            lines.setdefault(token.location.line, []).append(token)
-    for line, tokens in lines.items():
-        words = [t.spelling for t in tokens]
-        if words[:3] != ["#", "pragma", "HLS"]:
-            continue
-        name = words[3].upper() if len(words) > 3 else ""
-        plain, values = split_options(words[4:])
-        yield Pragma(path, line, tokens[0].location.offset, name, plain, values)
+@dataclass(frozen=True)
+class Node:
+    """A cursor with what stands around it."""
 
-
-def is_word(token: str) -> bool:
-    return token.replace("_", "a").isalnum()
-
-
-def split_options(words: list[str]) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Plain words, and values by key: a value ends before the next key, or between two words."""
-    plain, values, at = [], {}, 0
-    while at < len(words):
-        if words[at + 1 : at + 2] != ["="]:
-            plain.append(words[at])
-            at += 1
-            continue
-        key, value, at = words[at], [], at + 2
-        while at < len(words) and words[at + 1 : at + 2] != ["="]:
-            if value and is_word(value[-1]) and is_word(words[at]):
-                break
-            value.append(words[at])
-            at += 1
-        values[key] = "".join(value)
-    return tuple(plain), values
+    source: Source
+    cursor: Cursor
+    parent: Cursor
+    pragmas: tuple[Pragma, ...]  # of the file
