@@ -105,6 +105,11 @@ def is_step(part: Cursor) -> bool:
     return part.kind == CursorKind.COMPOUND_ASSIGNMENT_OPERATOR
 
 
+def variables(expression: Cursor) -> set[str]:
+    named = [expression, *(c for c, _ in walk(expression))]
+    return {c.spelling for c in named if c.kind == CursorKind.DECL_REF_EXPR}
+
+
 def never_ends(loop: Cursor) -> bool:
     asked = condition(loop)
     if loop.kind == CursorKind.FOR_STMT and asked is None:
@@ -135,7 +140,8 @@ def ends_at_constant(asked: Cursor, loop: Cursor) -> bool:
         return False
     parts = list(loop.get_children())[:-1]
     # `i-- > 0` steps in the condition.
-    if not any(is_step(p) for p in (*parts, bare(left))):
+    stepped = {name for p in (*parts, bare(left)) if is_step(p) for name in variables(p)}
+    if stepped.isdisjoint(variables(left)):
         return False
     if operator(asked) in (LESS, LESS_EQUAL):
         return True

@@ -87,6 +87,7 @@ BAD = {
     "loop-bound: endless": ("", "L: for (;;) { // here\n#pragma HLS LOOP_TRIPCOUNT max = 4\n }", "end"),
     "loop-bound: no end": ("", "L: for (int i = 0;; ++i) { // here\n#pragma HLS LOOP_TRIPCOUNT max = 4\n}", "end"),
     "loop-bound: flag": ("", "bool go = count;\nL: for (; !go;) { // here\n go = !go; }", "TRIPCOUNT"),
+    "loop-bound: other": ("", "L: for (int i = 0; count < 4; ++i) { // here\n count *= 2; }", "TRIPCOUNT"),
     "loop-bound: while (true)": ("", "L: while (true) { // here\n#pragma HLS LOOP_TRIPCOUNT max = 4\n }", "end"),
     "loop-bound: inner pragma": ("", LOOP.replace("{", "{ // here") + "M: for (uint32_t j = 0; j < count; ++j) {\n"
                                  "#pragma HLS LOOP_TRIPCOUNT max = 4\n } }", "TRIPCOUNT"),
