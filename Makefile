@@ -42,7 +42,7 @@ bench: native ## Measure codec and tiers on this machine
 # What it needs comes on first use, so that no other target waits for it.
 docs: $(STAMP) ## Pages, tutorials and API reference as a site in build/docs
 	@$(BIN)/python -c 'import material, mkdocstrings' 2>/dev/null || $(PIP) install $(EDITABLE) -e '.[docs]'
-	@NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "build/docs/index.html"
 
 # Ninja decides what is stale; with nothing to do this takes a fraction of a second.

@@ -23,7 +23,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     notebooks = [f"tutorials/{path.stem}.md" for path in _notebooks()]
     nav = [{"Tutorials": notebooks} if entry == {"Tutorials": []} else entry for entry in nav]
     named = set(_names(nav))
-    pages = sorted(path.relative_to(config.docs_dir) for path in Path(config.docs_dir).rglob("*.md"))
+    docs = Path(config.docs_dir)
+    pages = sorted(path.relative_to(docs) for path in docs.rglob("*.md"))
     config.nav = nav + [str(page) for page in pages if str(page) not in named]
     return config
 
@@ -60,7 +61,8 @@ def notebook_page(path: Path) -> str:
     """A notebook's cells in Markdown. Outputs are not in the tree, so none are shown."""
     cells = json.loads(path.read_text())["cells"]
     parts = [_cell(cell["cell_type"], "".join(cell["source"])) for cell in cells]
-    return "\n\n".join(part for part in parts if part) + f"\n\nThe notebook: `notebooks/{path.name}`\n"
+    parts.append(f"The notebook: `notebooks/{path.name}`")
+    return "\n\n".join(part for part in parts if part)
 
 
 def outside_fences(change: Any, markdown: str) -> str:
