@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import griffe
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -15,6 +16,14 @@ ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"(?<!!)\[([^\]\[]+)\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 LANGUAGES = {"code": "python", "raw": "text"}
+
+
+class OrdinaryNames(griffe.Extension):
+    """Leaves `__repr__` and the like out of the reference; `__init__` is shown with its class."""
+
+    def on_class_members(self, *, cls: griffe.Class, **_: Any) -> None:
+        for name in [name for name in cls.members if name.startswith("__") and name != "__init__"]:
+            cls.del_member(name)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
