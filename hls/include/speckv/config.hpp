@@ -79,7 +79,10 @@ inline namespace SPECKV_VARIANT {
 
 constexpr uint32_t LANES = SPECKV_LANES;
 constexpr uint32_t BEAT_BYTES = SPECKV_LINE_BYTES;
-constexpr uint32_t MAX_BLOCK_BEATS = SPECKV_MAX_BLOCK_BYTES / BEAT_BYTES;
+// Pragmas take the name of a constexpr; a macro would not be expanded there.
+constexpr uint32_t MAX_BATCH = SPECKV_MAX_BATCH;
+constexpr uint32_t MAX_BLOCK_BYTES = SPECKV_MAX_BLOCK_BYTES;
+constexpr uint32_t MAX_BLOCK_BEATS = MAX_BLOCK_BYTES / BEAT_BYTES;
 // A window of lanes may look half a beat past the block.
 constexpr uint32_t BLOCK_BEATS = MAX_BLOCK_BEATS + 1;
 // A payload is never longer than its raw block. Two beats more let a window of two beats be read at any

@@ -223,7 +223,10 @@ SPECKV_INLINE void lay_out_tiles(uint32_t tokens, uint32_t pairs, PairWork& w) {
 SPECKV_INLINE void copy_in(uint8_t payload[][BEAT_BYTES], uint32_t at, const uint8_t* from, uint32_t bytes) {
 #ifdef __SYNTHESIS__
 COPY:
-  for (uint32_t i = 0; i < bytes; ++i) payload[(at + i) / BEAT_BYTES][(at + i) % BEAT_BYTES] = from[i];
+  for (uint32_t i = 0; i < bytes; ++i) {
+#pragma HLS LOOP_TRIPCOUNT min = 0 max = MAX_BLOCK_BYTES
+    payload[(at + i) / BEAT_BYTES][(at + i) % BEAT_BYTES] = from[i];
+  }
 #else
   std::memcpy(payload[0] + at, from, bytes);
 #endif
@@ -232,7 +235,10 @@ COPY:
 SPECKV_INLINE void copy_out(const uint8_t payload[][BEAT_BYTES], uint32_t at, uint8_t* to, uint32_t bytes) {
 #ifdef __SYNTHESIS__
 COPY:
-  for (uint32_t i = 0; i < bytes; ++i) to[i] = payload[(at + i) / BEAT_BYTES][(at + i) % BEAT_BYTES];
+  for (uint32_t i = 0; i < bytes; ++i) {
+#pragma HLS LOOP_TRIPCOUNT min = 0 max = MAX_BLOCK_BYTES
+    to[i] = payload[(at + i) / BEAT_BYTES][(at + i) % BEAT_BYTES];
+  }
 #else
   std::memcpy(to, payload[0] + at, bytes);
 #endif

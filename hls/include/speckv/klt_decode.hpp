@@ -95,7 +95,10 @@ TOKENS:
 #endif
       if (u.pairs && g.has_key && s.kind == 0) {
       HEADS:
-        for (uint32_t h = 0; h < s.heads; ++h) rotate_head<-1>(u, w.angles, from + h * u.head_dim);
+        for (uint32_t h = 0; h < s.heads; ++h) {
+#pragma HLS LOOP_TRIPCOUNT min = 1 max = 64
+          rotate_head<-1>(u, w.angles, from + h * u.head_dim);
+        }
       }
     ROUND:
       for (uint32_t c = 0; c < n; ++c) {

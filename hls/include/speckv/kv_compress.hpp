@@ -144,7 +144,7 @@ static inline void kv_compress_batch(const ap_uint<512>* blocks, ap_uint<512>* r
   if (refuse_batch(completions, count, abi_id)) return;
 BATCH:
   for (uint32_t i = 0; i < count; ++i) {
-#pragma HLS LOOP_TRIPCOUNT min = 1 max = SPECKV_MAX_BATCH
+#pragma HLS LOOP_TRIPCOUNT min = 1 max = MAX_BATCH
     compress_one(blocks, records, descriptors, completions, port, i);
   }
 }

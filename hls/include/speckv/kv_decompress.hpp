@@ -126,7 +126,7 @@ static inline void kv_decompress_batch(const ap_uint<512>* records, ap_uint<512>
   if (refuse_batch(completions, count, abi_id)) return;
 BATCH:
   for (uint32_t i = 0; i < count; ++i) {
-#pragma HLS LOOP_TRIPCOUNT min = 1 max = SPECKV_MAX_BATCH
+#pragma HLS LOOP_TRIPCOUNT min = 1 max = MAX_BATCH
     decompress_one(records, blocks, descriptors, completions, port, i);
   }
 }

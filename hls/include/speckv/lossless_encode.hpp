@@ -20,6 +20,7 @@ SPECKV_INLINE void copy_in_words(uint8_t payload[][BEAT_BYTES], uint32_t at, con
 #ifdef __SYNTHESIS__
 WORDS:
   for (uint32_t i = 0; i < words; ++i) {
+#pragma HLS LOOP_TRIPCOUNT min = 0 max = LOSSLESS_MAX_VALUES
     const uint8_t two[2] = {uint8_t(from[i]), uint8_t(from[i] >> 8)};
     copy_in(payload, at + 2 * i, two, 2);
   }
@@ -153,6 +154,7 @@ SPECKV_INLINE Coded lossless_encode(const Geometry& g, const uint16_t block[][LA
   uint32_t value = 0;
 KINDS:
   for (uint32_t k = 0; k < s.kinds; ++k) {
+#pragma HLS LOOP_TRIPCOUNT min = 1 max = 2
     const uint32_t base = lossless_base<L>(block, value, s.channels);
     p.base[g.has_key ? k : 1] = base;
     lossless_begin(w.history, s.channels, base);
