@@ -18,9 +18,10 @@ BUILDS = ROOT / "build" / "rtl"
 PACKAGES = (RTL / "lint.vlt", ROOT / "hls" / "generated" / "speckv_pkg.sv")
 
 # The wheel's makefiles name tools of the machine that built it; these are this machine's.
+# -O1 compiles in three fifths of the time of the default, -Os.
 MAKE_VARIABLES = (
     "AR=ar PYTHON3=python3 CFG_CXXFLAGS_COROUTINES=-fcoroutines "
-    "CFG_CXXFLAGS_STD_NEWEST=-std=c++20 CFG_CXXFLAGS_STD=-std=c++20 CFG_CXXFLAGS_PCH_I=-include"
+    "CFG_CXXFLAGS_STD_NEWEST=-std=c++20 CFG_CXXFLAGS_STD=-std=c++20 CFG_CXXFLAGS_PCH_I=-include OPT_FAST=-O1"
 )
 FLAGS = ("-Wall", "--assert", "-O3", "--x-assign", "unique", "--x-initial", "unique")
 
