@@ -26,7 +26,7 @@ module crc32c_shift #(
 
   function automatic logic [31:0] apply(input matrix_t matrix, input logic [31:0] state);
     apply = '0;
-    for (int j = 0; j < 32; ++j) if (state[j]) apply ^= matrix[j];
+    for (int j = 0; j < 32; ++j) apply ^= matrix[j] & {32{state[j]}};
   endfunction
 
   // 2 ** log zero bytes: one byte, squared `log` times.

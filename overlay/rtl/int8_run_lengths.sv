@@ -70,7 +70,8 @@ module int8_run_lengths (
     if (rst_i) count_q <= '0;
   end
 
-  // How long the run that ends here is, and how many lanes before it end none  scans over the lanes in steps of 1, 2, 4, 8, 16.
+  // How long the run that ends here is, and how many lanes before it end none: scans over the lanes in steps of 1, 2,
+  // 4, 8, 16.
   typedef struct packed {
     logic found;
     logic [4:0] newest;  // the last lane before that ends a run
