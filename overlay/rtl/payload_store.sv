@@ -44,7 +44,7 @@ module payload_store
   assign write = runs_q ? values_valid : fire && !line_empty_i && left_q != '0;
   assign busy_o = runs_q;
 
-  int8_runs i_runs (
+  int8_run_decoder i_runs (
       .clk_i,
       .rst_i,
       .begin_i(begin_i && runs_i),
