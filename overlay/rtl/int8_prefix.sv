@@ -31,10 +31,10 @@ module int8_prefix (
 
   // A lane without a run of its own takes the one `reach` lanes before.
   function automatic logic [31:0][8:0] spread(input logic [31:0][8:0] lanes, input int unsigned reach);
-    for (int l = 0; l < 32; ++l) spread[l] = lanes[l][8] || l < int'(reach) ? lanes[l] : lanes[5'(l-int'(reach))];
+    for (int unsigned l = 0; l < 32; ++l) spread[l] = lanes[l][8] || l < reach ? lanes[l] : lanes[5'(l-reach)];
   endfunction
   function automatic logic [31:0][7:0] summed(input logic [31:0][7:0] terms, input int unsigned reach);
-    for (int l = 0; l < 32; ++l) summed[l] = terms[l] + (l >= int'(reach) ? terms[5'(l-int'(reach))] : 8'd0);
+    for (int unsigned l = 0; l < 32; ++l) summed[l] = terms[l] + (l >= reach ? terms[5'(l-reach)] : 8'd0);
   endfunction
 
   logic [31:0][8:0] lanes, lanes1_q, lanes2_q;

@@ -96,7 +96,7 @@ module int8_run_decoder
   logic [3:1][31:0][13:0] ends_q;
 
   function automatic logic [31:0][13:0] summed(input logic [31:0][13:0] terms, input int unsigned reach);
-    for (int i = 0; i < 32; ++i) summed[i] = terms[i] + (i >= int'(reach) ? terms[5'(i-int'(reach))] : 14'd0);
+    for (int unsigned i = 0; i < 32; ++i) summed[i] = terms[i] + (i >= reach ? terms[5'(i-reach)] : 14'd0);
   endfunction
 
   // Sums of 2, 4, 8, ... neighbours.
