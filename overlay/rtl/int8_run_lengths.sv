@@ -107,14 +107,14 @@ module int8_run_lengths (
   // Moved by 1, 2, 4, then by 8, 16 lanes: two pairs never meet, since skip does not fall from lane to lane.
   always_comb begin
     near = item16_q;
-    for (int k = 0; k < 3; ++k)
-    for (int i = 0; i < 32; ++i) begin
+    for (int unsigned k = 0; k < 3; ++k)
+    for (int unsigned i = 0; i < 32; ++i) begin
       if (near[i].skip[k]) near[i].valid = 1'b0;
       if (i + (1 << k) < 32 && near[5'(i+(1<<k))].valid && near[5'(i+(1<<k))].skip[k]) near[i] = near[5'(i+(1<<k))];
     end
     far = near17_q;
-    for (int k = 3; k < 5; ++k)
-    for (int i = 0; i < 32; ++i) begin
+    for (int unsigned k = 3; k < 5; ++k)
+    for (int unsigned i = 0; i < 32; ++i) begin
       if (far[i].skip[k]) far[i].valid = 1'b0;
       if (i + (1 << k) < 32 && far[5'(i+(1<<k))].valid && far[5'(i+(1<<k))].skip[k]) far[i] = far[5'(i+(1<<k))];
     end

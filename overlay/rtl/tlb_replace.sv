@@ -12,19 +12,19 @@ module tlb_replace #(
     output logic [   Ways-2:0] tree_o
 );
   always_comb begin
-    automatic int node = 0;
+    automatic int unsigned node = 0;
     for (int level = int'(WayBits) - 1; level >= 0; level--) begin
       oldest_o[level] = tree_i[WayBits'(node)];
-      node = 2 * node + 1 + int'(tree_i[WayBits'(node)]);
+      node = 2 * node + 1 + 32'(tree_i[WayBits'(node)]);
     end
   end
 
   always_comb begin
-    automatic int node = 0;
+    automatic int unsigned node = 0;
     tree_o = tree_i;
     for (int level = int'(WayBits) - 1; level >= 0; level--) begin
       tree_o[WayBits'(node)] = !used_i[level];
-      node = 2 * node + 1 + int'(used_i[level]);
+      node = 2 * node + 1 + 32'(used_i[level]);
     end
   end
 endmodule
