@@ -91,7 +91,7 @@ module descriptor_check
       d_q <= d;
       compress_q <= compress_i;
       exact_q <= exact;
-      kind_bytes_q <= (33'(sixteens) << 5) << token_shift << (d.dtype == DTypeFp32);
+      kind_bytes_q <= 33'(sixteens) << (4'd5 + 4'(token_shift) + 4'(d.dtype == DTypeFp32));
       fault_q <= '0;
       fault_q[Scheme] <= compress_i && d.scheme > LastScheme;
       fault_q[SchemeDType] <= compress_i && d.dtype > (exact ? DTypeFp32 : DTypeBf16);

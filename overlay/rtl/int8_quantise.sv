@@ -57,7 +57,7 @@ module int8_quantise (
       tiny_q[3][i] <= distance > 8'd8;
       near_q[3][i] <= distance[3:0];
       product5_q[i] <= 28'(mantissa4_q[i] * reciprocal_q[4]);
-      rounded7_q[i] <= 9'(((product6_q[i] >> 19 >> near_q[6][i]) + 28'd1) >> 1);
+      rounded7_q[i] <= 9'(((product6_q[i] >> (6'd19 + 6'(near_q[6][i]))) + 28'd1) >> 1);
       if (tiny_q[7][i]) level_o[i] <= '0;
       else if (rounded7_q[i] > 9'd127) level_o[i] <= sign_q[7][i] ? 8'd129 : 8'd127;
       else level_o[i] <= sign_q[7][i] ? -8'(rounded7_q[i]) : 8'(rounded7_q[i]);

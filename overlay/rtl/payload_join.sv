@@ -124,6 +124,7 @@ module payload_join #(
   // What was read becomes a piece; values pass.
   logic [511:0] planes;
   logic [  6:0] bytes;
+  logic [  1:0] halvings;
   logic [CountBits-1:0] count, count_q, key_bytes, key_bytes_q, block_bytes;
   always_comb begin
     planes = '0;
@@ -134,7 +135,9 @@ module payload_join #(
         default: planes[4*i+:4] = read_i[i][19:16];
       endcase
     end
-    bytes = read_q ? 7'd32 >> read_narrow_q >> (read_plane_q == High) : take ? values_bytes_i : '0;
+    // One sum of both: Verilator 5.48 adds shifts in a row within the width of their amounts.
+    halvings = 2'(read_narrow_q) + 2'(read_plane_q == High);
+    bytes = read_q ? 7'd32 >> halvings : take ? values_bytes_i : '0;
     count = count_q + CountBits'(bytes);
     key_bytes = kind_end && !kind_q ? count : key_bytes_q;
     block_bytes = CountBits'(beats_i) << 6;
