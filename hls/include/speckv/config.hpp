@@ -22,6 +22,13 @@
 #define SPECKV_VARIANT native
 #endif
 
+// Lanes that the hardware has; a beat then takes SPECKV_BEAT_CYCLES cycles, so that loops over beats share
+// operators and the buffers need fewer banks. For boards whose memory ports are narrow: overlay/build.py.
+#ifndef SPECKV_LANES_A_CYCLE
+#define SPECKV_LANES_A_CYCLE 32
+#endif
+#define SPECKV_BEAT_CYCLES (32 / SPECKV_LANES_A_CYCLE)
+
 // Stage functions must be inlined into the function that carries SPECKV_CLONES, or they would run at the
 // baseline's instruction set.
 #ifdef __SYNTHESIS__
@@ -72,6 +79,12 @@
 #endif
 
 static_assert(SPECKV_AXI_BITS == 512 && SPECKV_LINE_BYTES == 64, "a beat is a line of 64 bytes");
+static_assert(SPECKV_LANES_A_CYCLE * SPECKV_BEAT_CYCLES == SPECKV_LANES, "a beat is whole cycles");
+static_assert(SPECKV_MAX_BLOCK_BYTES % 8192 == 0,
+              "blocks of whole 8 KiB: one head of the smallest usual shape");
+static_assert((SPECKV_SCHEMES & 1) &&
+                  (!(SPECKV_SCHEMES >> SPECKV_SCHEME_KLT & 1) || (SPECKV_SCHEMES >> SPECKV_SCHEME_INT4 & 1)),
+              "every scheme falls back to raw, klt to int4");
 static_assert(SPECKV_LANES == 32 && SPECKV_GROUP == 32, "a beat is 32 lanes of 16 bits and one group");
 
 namespace speckv {
@@ -115,6 +128,11 @@ struct Verdict {
   uint32_t value;
   uint32_t limit;
 };
+
+// Whether this build has a scheme: false in a constant expression takes its hardware away.
+SPECKV_INLINE constexpr bool has_scheme(uint8_t scheme) {
+  return scheme < 32 && (SPECKV_SCHEMES >> scheme & 1);
+}
 
 SPECKV_INLINE Verdict fine() { return Verdict{SPECKV_STATUS_OK, 0, 0}; }
 

@@ -122,9 +122,11 @@ static void compress_one(const ap_uint<512>* blocks, ap_uint<512>* records, cons
   CompressJob job;
   CodedJob coded;
   SPECKV_ONCHIP(BlockBuffer, block);
-#pragma HLS ARRAY_PARTITION variable = block complete dim = 2  // a bank a lane: any window in one cycle
+#pragma HLS ARRAY_PARTITION variable = block cyclic factor = SPECKV_LANES_A_CYCLE dim = \
+    2  // any window in one turn
   SPECKV_ONCHIP(PayloadBuffer, payload);
-#pragma HLS ARRAY_PARTITION variable = payload complete dim = 2  // a bank a byte: planes start anywhere
+#pragma HLS ARRAY_PARTITION variable = payload cyclic factor = 2 * SPECKV_LANES_A_CYCLE dim = \
+    2  // planes start anywhere
   read_block(blocks, descriptors, index, codebooks, job, block);
   code_block(job, codebooks, block, coded, payload);
 #ifdef __SYNTHESIS__

@@ -103,9 +103,11 @@ static void decompress_one(const ap_uint<512>* records, ap_uint<512>* blocks, co
 #pragma HLS DATAFLOW  // the three stages overlap from record to record
   DecompressJob job, decoded;
   SPECKV_ONCHIP(PayloadBuffer, payload);
-#pragma HLS ARRAY_PARTITION variable = payload complete dim = 2  // a bank a byte: planes start anywhere
+#pragma HLS ARRAY_PARTITION variable = payload cyclic factor = 2 * SPECKV_LANES_A_CYCLE dim = \
+    2  // planes start anywhere
   SPECKV_ONCHIP(BlockBuffer, block);
-#pragma HLS ARRAY_PARTITION variable = block complete dim = 2  // a bank a lane: any window in one cycle
+#pragma HLS ARRAY_PARTITION variable = block cyclic factor = SPECKV_LANES_A_CYCLE dim = \
+    2  // any window in one turn
   read_record(records, descriptors, index, codebooks, job, payload);
 #ifdef __SYNTHESIS__
   decode_block(job, codebooks, payload, decoded, block);
