@@ -27,7 +27,22 @@
 #ifndef SPECKV_LANES_A_CYCLE
 #define SPECKV_LANES_A_CYCLE 32
 #endif
-#define SPECKV_BEAT_CYCLES (32 / SPECKV_LANES_A_CYCLE)
+// Literals, because pragmas read them.
+#if SPECKV_LANES_A_CYCLE == 32
+#define SPECKV_BEAT_CYCLES 1
+#define SPECKV_BYTES_A_CYCLE 64
+#elif SPECKV_LANES_A_CYCLE == 16
+#define SPECKV_BEAT_CYCLES 2
+#define SPECKV_BYTES_A_CYCLE 32
+#elif SPECKV_LANES_A_CYCLE == 8
+#define SPECKV_BEAT_CYCLES 4
+#define SPECKV_BYTES_A_CYCLE 16
+#elif SPECKV_LANES_A_CYCLE == 4
+#define SPECKV_BEAT_CYCLES 8
+#define SPECKV_BYTES_A_CYCLE 8
+#else
+#error "SPECKV_LANES_A_CYCLE is not 4, 8, 16 or 32"
+#endif
 
 // Stage functions must be inlined into the function that carries SPECKV_CLONES, or they would run at the
 // baseline's instruction set.
@@ -79,7 +94,6 @@
 #endif
 
 static_assert(SPECKV_AXI_BITS == 512 && SPECKV_LINE_BYTES == 64, "a beat is a line of 64 bytes");
-static_assert(SPECKV_LANES_A_CYCLE * SPECKV_BEAT_CYCLES == SPECKV_LANES, "a beat is whole cycles");
 static_assert(SPECKV_MAX_BLOCK_BYTES % 8192 == 0,
               "blocks of whole 8 KiB: one head of the smallest usual shape");
 static_assert((SPECKV_SCHEMES & 1) &&
