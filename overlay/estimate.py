@@ -186,7 +186,7 @@ def _clock(board: Board, mhz: float | None) -> float:
 
 def _within(what: str, value: Any, least: Any, most: Any) -> Any:
     if not least <= value <= most:
-        raise ConfigError(f"{what} {value:g} is not within {least:g}..{most:g}")
+        raise ConfigError(f"{what} {value:.12g} is not within {least:.12g}..{most:.12g}")
     return value
 
 
