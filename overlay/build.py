@@ -36,7 +36,9 @@ class Build:
         """Everything that stands at the end, the image that is loaded first."""
         if self.board.family == "csim":
             folder = hwh.OVERLAY_DIR if self.in_place else self.out / "overlay"
-            library = (ROOT / "speckv_pynq" if self.in_place else self.out / "native") / "libspeckv.so"
+            library = (
+                ROOT / "speckv_pynq" if self.in_place else self.out / "native"
+            ) / "libspeckv.so"
             return [*(folder / name for name in hwh.render_overlay(self.p.engines)), library]
         found = [self.out / "image" / name for name in steps.images(self.board)]
         return [*found, found[0].with_suffix(".json")]
@@ -63,7 +65,9 @@ class Build:
             print(f"# {step.what}\n{_shell(step.command)}", flush=True)
             code = subprocess.run(step.command, cwd=self.out, check=False).returncode
             if code:
-                raise SpeckvError(f"{step.what}: {step.command[0]} ended with {code}, see {self.out}")
+                raise SpeckvError(
+                    f"{step.what}: {step.command[0]} ended with {code}, see {self.out}"
+                )
         return self._finish()
 
     def _finish(self) -> Path:
@@ -107,7 +111,9 @@ def plan(arguments: argparse.Namespace) -> Build:
     """Arguments to a build that fits; ConfigError else."""
     board = boards.load(arguments.target)
     schemes = arguments.schemes and tuple(arguments.schemes.split(","))
-    asked = estimate.Asked(arguments.engines, arguments.max_block_bytes, schemes, arguments.clock_mhz)
+    asked = estimate.Asked(
+        arguments.engines, arguments.max_block_bytes, schemes, arguments.clock_mhz
+    )
     if board.family == "csim" and arguments.out is None and asked != estimate.Asked():
         raise ConfigError("csim: a build with parameters of its own needs --out DIR")
     return Build(board, estimate.derive(board, asked), arguments.out)
@@ -121,9 +127,17 @@ def main(argv: list[str] | None = None) -> int:
         action="store_true",
         help="run no tool: print estimate, files, commands, results; with --out write the files",
     )
-    parser.add_argument("--out", type=Path, help="folder of the build; default: build/overlay/TARGET, csim: in place")
-    parser.add_argument("--engines", type=int, help="compute units of kv_compress and kv_decompress each")
-    parser.add_argument("--max-block-bytes", type=int, help="largest block, K and V, that is held on chip")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="folder of the build; default: build/overlay/TARGET, csim: in place",
+    )
+    parser.add_argument(
+        "--engines", type=int, help="compute units of kv_compress and kv_decompress each"
+    )
+    parser.add_argument(
+        "--max-block-bytes", type=int, help="largest block, K and V, that is held on chip"
+    )
     parser.add_argument("--schemes", help="names with commas, raw among them")
     parser.add_argument("--clock-mhz", type=float)
     arguments = parser.parse_args(argv)

@@ -140,7 +140,7 @@ def report(board: Board, p: Parameters) -> str:
         f"  {p.lanes} lanes a cycle, {AXI_BITS}-bit kernel ports, {p.mhz:g} MHz asked for",
     ]
     if board.family == "csim":
-        return "\n".join(lines[:2] + ["  native: nothing to fit"])
+        return "\n".join([*lines[:2], "  native: nothing to fit"])
     parts = estimate(board, p)
     lines.append("  ESTIMATE, counted from the design; no synthesis tool has seen it:")
     rows = {**parts, "all": total(parts), "limit": {r: board.budget(r) for r in RESOURCES}}

@@ -95,7 +95,9 @@ def _context(board: Board, p: Parameters, out: Path) -> dict[str, Any]:
 
 def _ports(board: Board, instances: list[dict[str, Any]]) -> dict[str, list[dict[str, str]]]:
     """Memory port -> the masters that go through it, as paths of interfaces and address spaces."""
-    ports: dict[str, list[dict[str, str]]] = {port: [] for port in sorted(set(board.place.values()))}
+    ports: dict[str, list[dict[str, str]]] = {
+        port: [] for port in sorted(set(board.place.values()))
+    }
     for unit in instances:
         for argument in unit["masters"]:
             interface = f"m_axi_gmem_{argument}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -102,15 +103,17 @@ def test_what_does_not_fit_is_refused_with_value_and_limit(
     assert out == ""
     assert err.startswith("ConfigError: ")
     assert len(err.splitlines()) == 1
-    with pytest.raises(ConfigError, match=message):
-        raise ConfigError(err)
+    assert re.search(message, err), err
 
 
 def test_what_fits_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("--engines", 1, "--schemes", "raw,int4", "--max-block-bytes", 65536)
     code, out, _ = run(capsys, "u55c", "--dry-run", *arguments, "--clock-mhz", 250)
     assert code == 0
-    assert "1 kv_compress, 1 kv_decompress, 1 kv_prefetch; schemes raw, int4; blocks up to 65536" in out
+    assert (
+        "1 kv_compress, 1 kv_decompress, 1 kv_prefetch; schemes raw, int4; blocks up to 65536"
+        in out
+    )
     assert "250 MHz" in out
 
 
@@ -218,7 +221,10 @@ def test_csim_builds_library_and_overlay(tools: Path, tmp_path: Path) -> None:
     flags = next(word for word in made.steps[0].command if "CMAKE_CXX_FLAGS" in word)
     assert "SPECKV_MAX_BLOCK_BYTES=65536u" in flags
     assert "SPECKV_SCHEMES=0x5u" in flags
-    assert json.loads(image.with_suffix(".json").read_text())["parameters"]["schemes"] == ["raw", "int4"]
+    assert json.loads(image.with_suffix(".json").read_text())["parameters"]["schemes"] == [
+        "raw",
+        "int4",
+    ]
 
 
 def test_csim_in_place_is_what_make_native_builds() -> None:

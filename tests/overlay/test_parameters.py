@@ -33,7 +33,15 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
     whole = folder / "whole.cpp"
     sources = [*(HLS / "csim").glob("*.cpp"), *(HLS / "generated").glob("*.cpp")]
     whole.write_text("".join(f'#include "{source}"\n' for source in sources))
-    options = ["-std=c++17", "-fPIC", "-shared", "-fvisibility=hidden", "-ffp-contract=off", "-w", "-O0"]
+    options = [
+        "-std=c++17",
+        "-fPIC",
+        "-shared",
+        "-fvisibility=hidden",
+        "-ffp-contract=off",
+        "-w",
+        "-O0",
+    ]
     options += ["-DSPECKV_NO_DISPATCH", *(f"-D{n}={v}" for n, v in defines(PARAMETERS).items())]
     options += [f"-I{HLS / folder}" for folder in ("include", "csim", "csim/shim", "generated")]
     subprocess.run(["g++", *options, whole, "-o", folder / "libspeckv.so"], check=True)

@@ -82,7 +82,9 @@ def test_every_interconnect_is_clocked_and_full(design: Design) -> None:
         for side, place in (("NUM_SI", 1), ("NUM_MI", 0)):
             count = int(design.properties[cell][f"CONFIG.{side}"])
             assert 1 <= count <= 16, "SmartConnect has 16 ports a side"
-            used = Counter(b[place] for b in design.buses if b[place].startswith(f"{cell}/{side[4]}"))
+            used = Counter(
+                b[place] for b in design.buses if b[place].startswith(f"{cell}/{side[4]}")
+            )
             assert used == Counter(f"{cell}/{side[4]}{i:02d}_AXI" for i in range(count))
 
 
@@ -126,7 +128,9 @@ def test_every_master_sees_memory_and_registers_have_the_addresses_of_the_runtim
     units_ = design.units.items()
     assert spaces == {f"{unit}/Data_{m}" for unit, kernel in units_ for m in masters(kernel)}
     base = 0x4000_0000 if design.build.board.family == "zynq7" else 0xA000_0000
-    wanted = {f"{unit}/s_axi_control/Reg": base + 0x1_0000 * i for i, unit in enumerate(design.units)}
+    wanted = {
+        f"{unit}/s_axi_control/Reg": base + 0x1_0000 * i for i, unit in enumerate(design.units)
+    }
     wanted["interrupt_controller/S_AXI/Reg"] = base + 0x1_0000 * len(design.units)
     assert registers == wanted
 
@@ -156,7 +160,9 @@ def test_every_kernel_is_synthesised_for_the_part_and_exported_where_vivado_look
     assert float(by["create_clock"][2]) == pytest.approx(1000 / made.p.mhz, abs=1e-3)
     assert f"-DSPECKV_LANES_A_CYCLE={made.p.lanes}" in by["add_files"][3].split()
     zips = [c[2] for c in found if c[0] == "export_design"]
-    taken = [c[2] for c in commands(tmp_path / "design.tcl") if c[:2] == ["update_ip_catalog", "-add_ip"]]
+    taken = [
+        c[2] for c in commands(tmp_path / "design.tcl") if c[:2] == ["update_ip_catalog", "-add_ip"]
+    ]
     assert zips == taken
     assert {c[0] for c in found} >= {"csynth_design", "config_interface", "exit"}
 
