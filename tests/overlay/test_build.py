@@ -233,3 +233,24 @@ def test_csim_in_place_is_what_make_native_builds() -> None:
     assert "-DSPECKV_IN_PLACE=ON" in words
     assert ROOT / "speckv_pynq/libspeckv.so" in made.images
     assert hwh.OVERLAY_DIR / hwh.CSIM_BITFILE in made.images
+
+
+@pytest.mark.requires("pynq", "libspeckv")
+def test_pynq_reads_the_description_of_a_csim_build(tools: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pynq")
+    from speckv_pynq.device.pynq_csim import CsimDevice
+    from speckv_pynq.device.pynq_overlay import SpeckvOverlay
+
+    fake(tools, "cmake", "mkdir -p native && touch native/libspeckv.so")
+    device = CsimDevice("test")
+    try:
+        overlay = SpeckvOverlay(dry("csim", tmp_path, engines=3).run(), device=device)
+        found = {path: ip["phys_addr"] for path, ip in overlay.ip_dict.items() if "type" in ip}
+        for name, kernel, base in hwh.instances(3):
+            assert found[name] == base
+            registers = overlay.ip_dict[name]["registers"]
+            assert registers["abi_id_1"]["address_offset"] == spec.KERNELS[kernel][-1].offset
+        assert len(overlay.compress_units) == 3
+        assert overlay.manifest["compute_units"] == dict.fromkeys(spec.KERNELS, 3)
+    finally:
+        device.close()

@@ -126,3 +126,20 @@ def test_the_report_calls_itself_an_estimate_and_shows_both_sides(name: str) -> 
         assert str(b.budget(resource)) in text
     for scheme in {s.name.lower() for s in spec.Scheme} - set(p.schemes):
         assert f"without {scheme}: " in text
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_the_page_on_boards_says_what_the_estimate_says(name: str) -> None:
+    b = boards.load(name)
+    p = derive(b, Asked())
+    used = total(estimate(b, p))
+    row = next(
+        line
+        for line in (ROOT / "docs/boards.md").read_text().splitlines()
+        if line.startswith(f"| `{name}` | {p.engines} |")
+    )
+    assert f"| {p.max_block_bytes} |" in row
+    for resource in ("lut", "dsp", "bram36"):
+        assert f"{used[resource]} of {b.budget(resource)}" in row
+    every = len(p.schemes) == len(spec.Scheme)
+    assert ("all" if every else ", ".join(f"`{s}`" for s in p.schemes)) in row
