@@ -245,10 +245,11 @@ def test_pynq_reads_the_description_of_a_csim_build(tools: Path, tmp_path: Path)
     device = CsimDevice("test")
     try:
         overlay = SpeckvOverlay(dry("csim", tmp_path, engines=3).run(), device=device)
-        found = {path: ip["phys_addr"] for path, ip in overlay.ip_dict.items() if "type" in ip}
         for name, kernel, base in hwh.instances(3):
-            assert found[name] == base
-            registers = overlay.ip_dict[name]["registers"]
+            found = overlay.ip_dict[name]
+            assert found["phys_addr"] == base
+            assert found["type"] == hwh.vlnv(kernel)
+            registers = found["registers"]
             assert registers["abi_id_1"]["address_offset"] == spec.KERNELS[kernel][-1].offset
         assert len(overlay.compress_units) == 3
         assert overlay.manifest["compute_units"] == dict.fromkeys(spec.KERNELS, 3)
