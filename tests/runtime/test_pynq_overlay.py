@@ -433,8 +433,7 @@ def test_a_manifest_of_another_spec_is_refused_before_the_download(tmp_path):
 
 def test_a_register_map_of_another_spec_is_refused(tmp_path):
     bitfile = hwh.write_overlay(tmp_path)
-    description = bitfile.with_suffix(".hwh")
-    description.write_text(description.read_text().replace("records_1", "records_x"))
+    boards.redescribe(bitfile, hwh.render_hwh(2).replace("records_1", "records_x"))
     device = CsimDevice("moved")
     overlay = SpeckvOverlay(bitfile, device=device)
     with pytest.raises(AbiMismatch, match="kv_compress_0: register records_1 is at None"):
