@@ -22,7 +22,7 @@ RESOURCES = ("lut", "dsp", "bram36", "uram", "lutram")
 STORAGES = ("lutram", "bram", "uram")
 LANES = (4, 8, 16, 32)  # what hls/include/speckv/config.hpp has a beat's cycles for
 
-# Table of the file -> its keys and their types. csim has the first two alone.
+# Table of the file -> its keys and their types.
 KEYS: dict[str, dict[str, Any]] = {
     "": {"title": str, "family": str, "kernels": list, "kernels_once": list},
     "kernel": {
@@ -40,11 +40,14 @@ KEYS: dict[str, dict[str, Any]] = {
     "memory": {"banks": list, "ports": int, "source": str},
     "place": {},
 }
+CSIM_KEYS: dict[str, dict[str, Any]] = {
+    "": {"title": str, "family": str},
+    "kernel": {"engines": int, "most_engines": int},
+}
 EXTRA = {  # of a family, over KEYS
     "alveo": {"device": {"platform": str}},
     "zynqmp": {"device": {"board_part": str, "pynq_board": str}, "memory": {"high_ddr": bool}},
     "zynq7": {"device": {"board_part": str, "pynq_board": str}},
-    "csim": {},
 }
 
 
@@ -115,20 +118,19 @@ def _parse(path: Path, data: dict[str, Any]) -> Board:
     family = data.get("family")
     if family not in FAMILIES:
         raise ConfigError(f"{path.name}: family {family!r} is not one of {', '.join(FAMILIES)}")
-    tables = ("", "kernel") if family == "csim" else tuple(KEYS)
+    keys, extra = (CSIM_KEYS, {}) if family == "csim" else (KEYS, EXTRA[family])
+    tables = tuple(keys)
     top = {k: v for k, v in data.items() if not isinstance(v, dict)}
     unknown = sorted(set(data) - set(top) - set(tables))
     if unknown:
         raise ConfigError(f"{path.name}: table [{unknown[0]}] is none of {', '.join(tables[1:])}")
     checked: dict[str, Any] = {}
     for table in tables:
-        wanted = {**KEYS[table], **EXTRA[family].get(table, {})}
-        if family == "csim" and table == "kernel":
-            wanted = {"most_engines": int, "engines": int}
+        wanted = {**keys[table], **extra.get(table, {})}
         found = top if table == "" else data.get(table, {})
         _check_keys(path.name, table, found, wanted)
         checked[table] = found
-    kernels, once = (tuple(top[key]) for key in ("kernels", "kernels_once"))
+    kernels, once = tuple(top.get("kernels", spec.KERNELS)), tuple(top.get("kernels_once", ()))
     rest = {name: checked[name] for name in tables[1:]}
     return Board(path.stem, top["title"], family, kernels, once, **rest)
 
@@ -166,11 +168,14 @@ def _check(file: str, board: Board) -> None:
         return
     if board.kernel["lanes"] not in LANES:
         raise ConfigError(f"{file}: [kernel] lanes = {board.kernel['lanes']} is not one of {LANES}")
-    for storage in board.kernel["storage"]:
+    for storage in board.kernel["storage"] or [None]:
         if storage not in STORAGES:
             raise ConfigError(
                 f"{file}: [kernel] storage {storage!r} is not one of {', '.join(STORAGES)}"
             )
+    for key in ("least_block_bytes", "most_engines", "axi_outstanding", "axi_burst_beats"):
+        if board.kernel[key] < 1:
+            raise ConfigError(f"{file}: [kernel] {key} = {board.kernel[key]} < 1")
     for resource, share in board.limit.items():
         if not 0 < share <= 1:
             raise ConfigError(f"{file}: [limit] {resource} = {share} is not within 0..1")

@@ -109,7 +109,7 @@ def derive(board: Board, asked: Asked) -> Parameters:
     if board.family == "csim":
         return _csim(board, asked)
     lanes, least = board.kernel["lanes"], board.kernel["least_block_bytes"]
-    block = least if asked.max_block_bytes is None else _block(asked.max_block_bytes)
+    block = _block(least if asked.max_block_bytes is None else asked.max_block_bytes)
     most = board.kernel["most_engines"]
     engines = _within("engines", asked.engines, 1, most) if asked.engines is not None else 1
     p = Parameters(engines, block, ("raw",), lanes, mhz, board.kernel["storage"][0])

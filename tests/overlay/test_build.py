@@ -128,6 +128,8 @@ BAD_FILES = [
     ('codebooks = "HP3"\n', 'codebooks = "HP3"\nghost = "HP3"\n', "ghost is no memory argument"),
     ("lanes = 4 ", "lanes = 5 ", r"lanes = 5 is not one of \(4, 8, 16, 32\)"),
     ('storage = ["bram"]', 'storage = ["flash"]', "storage 'flash' is not one of lutram"),
+    ('storage = ["bram"]', "storage = []", "storage None is not one of lutram"),
+    ("axi_burst_beats = 16", "axi_burst_beats = 0", r"\[kernel\] axi_burst_beats = 0 < 1"),
     ('"kv_decompress"]', '"kv_expand"]', "kernel 'kv_expand' is not one of kv_compress"),
     ('"kv_decompress"]', '"kv_compress"]', "a kernel stands twice"),
     ("dsp = 0.85", "dsp = 85", r"\[limit\] dsp = 85 is not within 0..1"),
