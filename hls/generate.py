@@ -15,6 +15,7 @@ import jinja2
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from coherence import transitions_of
+from registers import registers_of
 from report import Block, report
 
 if sys.version_info >= (3, 11):
@@ -29,6 +30,7 @@ STRUCTS = (
     "record_header",
     "descriptor",
     "completion",
+    "page_table_entry",
     "codebook_header",
     "command",
     "command_completion",
@@ -36,8 +38,11 @@ STRUCTS = (
     "predictor_state",
     "prediction",
     "candidate",
+    "buffer_entry",
+    "dma_job",
+    "dma_done",
 )
-# Driver's ring and predictor: value groups of the spec -> the prefix of their names.
+# Driver's ring, predictor, translation and directory: value groups of the spec -> the prefix of their names.
 RING_GROUPS = {
     "opcodes": "opcode",
     "moves": "move",
@@ -46,6 +51,11 @@ RING_GROUPS = {
     "command_status": "command_status",
     "prediction_flags": "prediction_flag",
     "candidate_flags": "candidate_flag",
+    "page_flags": "page_flag",
+    "translation_status": "translation",
+    "invalidations": "invalidate",
+    "home_requests": "home_request",
+    "home_answers": "home_answer",
 }
 
 # template -> output, relative to the repository; "{kernel}" makes one output a kernel
@@ -56,6 +66,8 @@ OUTPUTS = {
     "kernel.cpp.j2": "hls/generated/{kernel}.cpp",
     "lossless_tables.py.j2": "speckv_pynq/reference/lossless_tables.py",
     "lossless_tables.h.j2": "hls/generated/lossless_tables.h",
+    "speckv_csr.sv.j2": "hls/generated/speckv_csr.sv",
+    "rtl_registers.md.j2": "docs/rtl_registers.md",
 }
 ROW_ENTRIES = 64  # of a table of scheme lossless, for C++
 
@@ -122,7 +134,8 @@ def arguments_of(kernel: dict[str, Any]) -> list[Argument]:
 def abi_id(spec: dict[str, Any]) -> int:
     """First 8 bytes (big-endian) of SHA-256 over what library, overlay and runtime must share."""
     shared = {
-        key: spec[key] for key in (*STRUCTS[1:], *RING_GROUPS, "status", "kernels", "address")
+        key: spec[key]
+        for key in (*STRUCTS[1:], *RING_GROUPS, "status", "kernels", "address", "registers")
     }
     text = json.dumps(shared, sort_keys=True, separators=(",", ":"))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
@@ -168,6 +181,8 @@ def context(spec: dict[str, Any]) -> dict[str, Any]:
         "address_bits": shift,
         "kernels": kernels,
         "lossless_tables": tables["frequencies"],
+        "registers": registers_of(spec, abi_id(spec)),
+        "register_address_bits": spec["registers"]["address_bits"],
         "directory_table": transitions_of(spec["coherence"]),
         "directory_states": [name for name, _ in spec["coherence"]["states"]],
     }

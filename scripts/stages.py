@@ -34,6 +34,7 @@ def lint_stages() -> dict[str, list[str]]:
         "import contracts": ["lint-imports", "--no-logo"],
         "clang-format": ["clang-format", "--dry-run", "-Werror", *cpp_files()],
         "rtl lint": [sys.executable, "scripts/rtl_lint.py"],
+        "kernel synthesis": [sys.executable, "hls/check_synthesis.py"],
         "generated files": [sys.executable, "hls/generate.py", "--check"],
     }
 

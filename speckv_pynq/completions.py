@@ -31,9 +31,10 @@ _ADVICE: dict[spec.Status, str] = {
     _S.BAD_CRC: _DAMAGED,
     _S.BAD_PAYLOAD: _DAMAGED,
     _S.BAD_FLAGS: _DAMAGED,
+    _S.BUS_ERROR: "memory answered a read or write of this block with an error; look at the device's memory",
 }
 _IN_HEX = {_S.BAD_MAGIC, _S.BAD_CRC, _S.LAYOUT_MISMATCH, _S.CODEBOOK_MISMATCH}
-_CALLER = {_S.MISALIGNED, _S.OUT_OF_RANGE}
+_DEVICE = {_S.MISALIGNED, _S.OUT_OF_RANGE, _S.BUS_ERROR}
 _SHAPE = {_S.BAD_DTYPE, _S.BAD_SHAPE, _S.BLOCK_TOO_LARGE}
 
 
@@ -66,7 +67,7 @@ def error_of(
         return AbiMismatch(text + "rebuild the library or the overlay")
     if status in _SHAPE:
         return ShapeError(text + _ADVICE[status])
-    if status in _CALLER:
+    if status in _DEVICE:
         return DeviceError(text + _ADVICE[status])
     if not decoding:
         advice = {

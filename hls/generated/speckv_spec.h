@@ -7,7 +7,7 @@
 
 #define SPECKV_FORMAT_VERSION 1u
 #define SPECKV_MAGIC 0x564B5053u
-#define SPECKV_ABI_ID 0xE3102AD26BC6AA7Bull
+#define SPECKV_ABI_ID 0x2AA351F27AF323C8ull
 
 #define SPECKV_AXI_BITS 512u
 #define SPECKV_LINE_BYTES 64u
@@ -43,6 +43,7 @@
 #define SPECKV_PREDICTOR_VERSION 2u
 #define SPECKV_PREDICTOR_BLOCK 8u
 #define SPECKV_PREDICTOR_MAX_CAPACITY 16777216u
+#define SPECKV_PAGE_PROBE_LIMIT 16u
 #define SPECKV_RING_SLOTS 256u
 
 /* A board's build may hold smaller blocks on chip, and leave schemes out: overlay/build.py. */
@@ -100,6 +101,7 @@ enum speckv_status {
   SPECKV_STATUS_PREDICTOR_MISMATCH = 19,
   SPECKV_STATUS_BAD_TOKEN = 20,
   SPECKV_STATUS_BAD_STATE = 21,
+  SPECKV_STATUS_BUS_ERROR = 22,
 };
 
 enum speckv_opcode {
@@ -112,6 +114,7 @@ enum speckv_opcode {
 enum speckv_move {
   SPECKV_MOVE_COMPRESS = 0,
   SPECKV_MOVE_DECOMPRESS = 1,
+  SPECKV_MOVE_COPY = 2,
 };
 
 enum speckv_command_flag {
@@ -145,6 +148,45 @@ enum speckv_prediction_flag {
 
 enum speckv_candidate_flag {
   SPECKV_CANDIDATE_FLAG_KNOWN = 1,
+};
+
+enum speckv_page_flag {
+  SPECKV_PAGE_FLAG_VALID = 1,
+  SPECKV_PAGE_FLAG_DELETED = 2,
+};
+
+enum speckv_translation {
+  SPECKV_TRANSLATION_OK = 0,
+  SPECKV_TRANSLATION_NOT_MAPPED = 1,
+  SPECKV_TRANSLATION_BAD_ENTRY = 2,
+  SPECKV_TRANSLATION_BUS_ERROR = 3,
+  SPECKV_TRANSLATION_WALK_TIMEOUT = 4,
+};
+
+enum speckv_invalidate {
+  SPECKV_INVALIDATE_KEY = 0,
+  SPECKV_INVALIDATE_REQUEST = 1,
+  SPECKV_INVALIDATE_EVERYTHING = 2,
+};
+
+enum speckv_home_request {
+  SPECKV_HOME_REQUEST_GET_SHARED = 0,
+  SPECKV_HOME_REQUEST_GET_MODIFIED = 1,
+  SPECKV_HOME_REQUEST_PUT_CLEAN = 2,
+  SPECKV_HOME_REQUEST_ACK = 3,
+  SPECKV_HOME_REQUEST_PUT_DIRTY = 4,
+  SPECKV_HOME_REQUEST_WRITE_BACK = 5,
+  SPECKV_HOME_REQUEST_FENCE = 6,
+  SPECKV_HOME_REQUEST_JOIN = 7,
+};
+
+enum speckv_home_answer {
+  SPECKV_HOME_ANSWER_GRANTED = 0,
+  SPECKV_HOME_ANSWER_WAITING = 1,
+  SPECKV_HOME_ANSWER_BUSY = 2,
+  SPECKV_HOME_ANSWER_DONE = 3,
+  SPECKV_HOME_ANSWER_REFUSED = 4,
+  SPECKV_HOME_ANSWER_EVICTING = 5,
 };
 
 struct speckv_record_header {
@@ -196,6 +238,26 @@ struct speckv_completion {
   uint32_t record_bytes; /* header + payload, padded to whole lines; kv_prefetch: bytes of the candidates; 0 unless ok */
   uint32_t value; /* the offending value (its low 32 bits), where status is an error */
   uint32_t limit; /* what it should have been, or its bound (low 32 bits) */
+};
+
+struct speckv_page_table_entry {
+  uint64_t key_high; /* block key: the virtual address with only the bits of the key mask; high word */
+  uint64_t key_low; /* its low word */
+  uint64_t record_offset; /* as in the descriptor; a multiple of line_bytes */
+  uint64_t layout_fingerprint; /* as in the record header */
+  uint64_t codebook_fingerprint; /* as in the record header */
+  uint32_t record_bytes; /* header + payload, padded to whole lines: the descriptor's record_capacity */
+  uint32_t first_position; /* as in the record header */
+  uint16_t tokens; /* as in the record header */
+  uint16_t heads; /* as in the record header */
+  uint16_t head_dim; /* as in the record header */
+  uint16_t first_layer; /* as in the record header */
+  uint16_t first_head; /* as in the record header */
+  uint16_t codebook_slot; /* as in the descriptor */
+  uint8_t dtype; /* as in the record header */
+  uint8_t kinds; /* as in the record header */
+  uint8_t layer_count; /* as in the record header */
+  uint8_t flags; /* bit set of page_flags; 0: empty, and a walk ends here */
 };
 
 struct speckv_codebook_header {
@@ -254,7 +316,7 @@ struct speckv_command_completion {
   uint16_t block_status; /* from its completion: spec status */
   uint16_t reserved0; /* zero */
   uint64_t duration_ns; /* from submission to the end */
-  uint64_t reserved1; /* zero */
+  uint64_t number; /* RTL: number of this completion, from 1, so that a host sees a new one in memory; else zero */
 };
 
 struct speckv_predictor_header {
@@ -306,6 +368,191 @@ struct speckv_candidate {
   uint64_t address_high; /* virtual KV address of the position; zero without one */
   uint64_t address_low; /* its low word */
 };
+
+struct speckv_buffer_entry {
+  uint64_t base; /* address; a multiple of line_bytes */
+  uint64_t bytes; /* 0: there is no such buffer */
+};
+
+struct speckv_dma_job {
+  uint64_t table_address; /* of the descriptors; a multiple of line_bytes */
+  uint64_t results_address; /* of the completions; a multiple of line_bytes; 0: nowhere */
+  uint64_t records; /* base of the records port's buffer; copy: of the source */
+  uint64_t records_bytes; /* its size */
+  uint64_t blocks; /* base of the blocks port's buffer; copy: of the target */
+  uint64_t blocks_bytes; /* its size */
+  uint32_t count; /* descriptors */
+  uint8_t move; /* spec moves */
+  uint8_t flags; /* bit set of command_flags */
+  uint8_t scheme; /* what default_scheme means */
+  uint8_t reserved0; /* zero */
+  uint64_t tag; /* comes back in dma_done */
+};
+
+struct speckv_dma_done {
+  uint64_t tag; /* of the job */
+  uint64_t bytes; /* of the records made or read, or copied */
+  uint32_t blocks; /* descriptors that ran; fewer than asked after a cancel */
+  uint32_t failed; /* of those, how many are not ok */
+  uint32_t first_failed; /* index of the first one */
+  uint32_t value; /* from its completion */
+  uint32_t limit; /* from its completion */
+  uint16_t block_status; /* from its completion: spec status */
+  uint16_t status; /* spec command_status: ok, failed_blocks, cancelled; device_error: not all completions were written */
+};
+
+/* Registers of cxl_speckv_top, bytes from their base; fields as SHIFT and MASK: docs/rtl_registers.md */
+#define SPECKV_REG_ID 0x000u
+#define SPECKV_REG_VERSION 0x004u
+#define SPECKV_REG_ABI_ID 0x008u
+#define SPECKV_REG_CONTROL 0x010u
+#define SPECKV_REG_CONTROL_ENABLE_SHIFT 0u
+#define SPECKV_REG_CONTROL_ENABLE_MASK 0x1u
+#define SPECKV_REG_STATUS 0x014u
+#define SPECKV_REG_STATUS_IDLE_SHIFT 0u
+#define SPECKV_REG_STATUS_IDLE_MASK 0x1u
+#define SPECKV_REG_STATUS_LATE_SHIFT 1u
+#define SPECKV_REG_STATUS_LATE_MASK 0x1u
+#define SPECKV_REG_STATUS_COMPLETION_FULL_SHIFT 2u
+#define SPECKV_REG_STATUS_COMPLETION_FULL_MASK 0x1u
+#define SPECKV_REG_STATUS_HALTED_SHIFT 3u
+#define SPECKV_REG_STATUS_HALTED_MASK 0x1u
+#define SPECKV_REG_STATUS_CANCELLING_SHIFT 4u
+#define SPECKV_REG_STATUS_CANCELLING_MASK 0x1u
+#define SPECKV_REG_INTERRUPT_ENABLE 0x018u
+#define SPECKV_REG_INTERRUPT_ENABLE_COMPLETION_SHIFT 0u
+#define SPECKV_REG_INTERRUPT_ENABLE_COMPLETION_MASK 0x1u
+#define SPECKV_REG_INTERRUPT_ENABLE_TIMEOUT_SHIFT 1u
+#define SPECKV_REG_INTERRUPT_ENABLE_TIMEOUT_MASK 0x1u
+#define SPECKV_REG_INTERRUPT_ENABLE_HALTED_SHIFT 2u
+#define SPECKV_REG_INTERRUPT_ENABLE_HALTED_MASK 0x1u
+#define SPECKV_REG_INTERRUPT_STATUS 0x01Cu
+#define SPECKV_REG_INTERRUPT_STATUS_COMPLETION_SHIFT 0u
+#define SPECKV_REG_INTERRUPT_STATUS_COMPLETION_MASK 0x1u
+#define SPECKV_REG_INTERRUPT_STATUS_TIMEOUT_SHIFT 1u
+#define SPECKV_REG_INTERRUPT_STATUS_TIMEOUT_MASK 0x1u
+#define SPECKV_REG_INTERRUPT_STATUS_HALTED_SHIFT 2u
+#define SPECKV_REG_INTERRUPT_STATUS_HALTED_MASK 0x1u
+#define SPECKV_REG_COMMAND_BASE 0x020u
+#define SPECKV_REG_COMMAND_SLOTS_LOG2 0x028u
+#define SPECKV_REG_COMMAND_SLOTS_LOG2_SLOTS_LOG2_SHIFT 0u
+#define SPECKV_REG_COMMAND_SLOTS_LOG2_SLOTS_LOG2_MASK 0x1Fu
+#define SPECKV_REG_COMMAND_TAIL 0x02Cu
+#define SPECKV_REG_COMMAND_TAIL_TAIL_SHIFT 0u
+#define SPECKV_REG_COMMAND_TAIL_TAIL_MASK 0xFFFFFFFFu
+#define SPECKV_REG_COMMAND_HEAD 0x030u
+#define SPECKV_REG_COMPLETION_BASE 0x038u
+#define SPECKV_REG_COMPLETION_SLOTS_LOG2 0x040u
+#define SPECKV_REG_COMPLETION_SLOTS_LOG2_SLOTS_LOG2_SHIFT 0u
+#define SPECKV_REG_COMPLETION_SLOTS_LOG2_SLOTS_LOG2_MASK 0x1Fu
+#define SPECKV_REG_COMPLETION_HEAD 0x044u
+#define SPECKV_REG_COMPLETION_HEAD_HEAD_SHIFT 0u
+#define SPECKV_REG_COMPLETION_HEAD_HEAD_MASK 0xFFFFFFFFu
+#define SPECKV_REG_COMPLETION_TAIL 0x048u
+#define SPECKV_REG_BUFFER_BASE 0x050u
+#define SPECKV_REG_BUFFER_SLOTS 0x058u
+#define SPECKV_REG_BUFFER_SLOTS_SLOTS_SHIFT 0u
+#define SPECKV_REG_BUFFER_SLOTS_SLOTS_MASK 0xFFFFFFFFu
+#define SPECKV_REG_CLOCK_PERIOD 0x05Cu
+#define SPECKV_REG_CLOCK_PERIOD_PERIOD_SHIFT 0u
+#define SPECKV_REG_CLOCK_PERIOD_PERIOD_MASK 0xFFFFu
+#define SPECKV_REG_CANCEL_OWNER 0x060u
+#define SPECKV_REG_PARAMETERS 0x064u
+#define SPECKV_REG_PARAMETERS_PREFETCH_DEPTH_SHIFT 0u
+#define SPECKV_REG_PARAMETERS_PREFETCH_DEPTH_MASK 0x1FFu
+#define SPECKV_REG_PARAMETERS_COMPRESSION_SCHEME_SHIFT 9u
+#define SPECKV_REG_PARAMETERS_COMPRESSION_SCHEME_MASK 0x7u
+#define SPECKV_REG_PARAMETERS_RUNS_IN_FLIGHT_SHIFT 12u
+#define SPECKV_REG_PARAMETERS_RUNS_IN_FLIGHT_MASK 0x7u
+#define SPECKV_REG_PREFETCH_SLICE 0x068u
+#define SPECKV_REG_COMMAND_TIMEOUT_US 0x06Cu
+#define SPECKV_REG_COUNT_COMMANDS 0x080u
+#define SPECKV_REG_COUNT_BLOCKS 0x088u
+#define SPECKV_REG_COUNT_FAILED 0x090u
+#define SPECKV_REG_COUNT_BYTES 0x098u
+#define SPECKV_REG_COUNT_SUPERSEDED 0x0A0u
+#define SPECKV_REG_COUNT_TIMEOUTS 0x0A8u
+#define SPECKV_REG_COUNT_BUSY_CYCLES 0x0B0u
+#define SPECKV_REG_COUNT_STALL_CYCLES 0x0B8u
+#define SPECKV_REG_KEY_MASK_LOW 0x100u
+#define SPECKV_REG_KEY_MASK_HIGH 0x108u
+#define SPECKV_REG_KEY_MASK_HIGH_MASK_SHIFT 0u
+#define SPECKV_REG_KEY_MASK_HIGH_MASK_MASK 0x1FFFFFFu
+#define SPECKV_REG_WALK_TIMEOUT 0x10Cu
+#define SPECKV_REG_WALK_TIMEOUT_CYCLES_SHIFT 0u
+#define SPECKV_REG_WALK_TIMEOUT_CYCLES_MASK 0xFFFFFFFFu
+#define SPECKV_REG_PAGE_TABLE_BASE 0x110u
+#define SPECKV_REG_PAGE_TABLE_LOG2 0x118u
+#define SPECKV_REG_PAGE_TABLE_LOG2_ENTRIES_LOG2_SHIFT 0u
+#define SPECKV_REG_PAGE_TABLE_LOG2_ENTRIES_LOG2_MASK 0x3Fu
+#define SPECKV_REG_FORGET 0x11Cu
+#define SPECKV_REG_FORGET_ADDRESS_LOW 0x120u
+#define SPECKV_REG_FORGET_ADDRESS_HIGH 0x128u
+#define SPECKV_REG_FORGET_ADDRESS_HIGH_ADDRESS_SHIFT 0u
+#define SPECKV_REG_FORGET_ADDRESS_HIGH_ADDRESS_MASK 0x1FFFFFFu
+#define SPECKV_REG_TRANSLATION_STATUS 0x12Cu
+#define SPECKV_REG_TRANSLATION_STATUS_FORGETTING_SHIFT 0u
+#define SPECKV_REG_TRANSLATION_STATUS_FORGETTING_MASK 0x1u
+#define SPECKV_REG_TRANSLATION_STATUS_FAULT_SHIFT 1u
+#define SPECKV_REG_TRANSLATION_STATUS_FAULT_MASK 0x7u
+#define SPECKV_REG_COUNT_TLB_HITS 0x130u
+#define SPECKV_REG_COUNT_TLB_MISSES 0x134u
+#define SPECKV_REG_COUNT_TLB_FAULTS 0x138u
+#define SPECKV_REG_PREFETCH_RECORDS_BASE 0x140u
+#define SPECKV_REG_PREFETCH_RECORDS_BYTES 0x148u
+#define SPECKV_REG_PREFETCH_BLOCKS_BASE 0x150u
+#define SPECKV_REG_PREFETCH_BLOCKS_BYTES 0x158u
+#define SPECKV_REG_PREFETCH_SLOT_BASE 0x160u
+#define SPECKV_REG_PREFETCH_TABLE 0x168u
+#define SPECKV_REG_PREFETCH_MOVES 0x170u
+#define SPECKV_REG_PREFETCH_MOVES_MOST_SHIFT 0u
+#define SPECKV_REG_PREFETCH_MOVES_MOST_MASK 0x1Fu
+#define SPECKV_REG_PREFETCH_MOVES_BLOCK_SHIFT_SHIFT 5u
+#define SPECKV_REG_PREFETCH_MOVES_BLOCK_SHIFT_MASK 0x7u
+#define SPECKV_REG_PREFETCH_RATE 0x174u
+#define SPECKV_REG_PREFETCH_RATE_LINES_SHIFT 0u
+#define SPECKV_REG_PREFETCH_RATE_LINES_MASK 0xFFFFu
+#define SPECKV_REG_PREFETCH_BURST 0x178u
+#define SPECKV_REG_PREFETCH_BURST_LINES_SHIFT 0u
+#define SPECKV_REG_PREFETCH_BURST_LINES_MASK 0x3FFFFFFu
+#define SPECKV_REG_PREFETCH_LAYERS 0x17Cu
+#define SPECKV_REG_PREFETCH_LAYERS_LAYERS_SHIFT 0u
+#define SPECKV_REG_PREFETCH_LAYERS_LAYERS_MASK 0xFFFFu
+#define SPECKV_REG_PREFETCH_LAYERS_STEP_SHIFT 16u
+#define SPECKV_REG_PREFETCH_LAYERS_STEP_MASK 0xFFFFu
+#define SPECKV_REG_PREFETCH_CANCEL 0x180u
+#define SPECKV_REG_COUNT_PREFETCH_ASKED 0x190u
+#define SPECKV_REG_COUNT_PREFETCH_DROPPED 0x194u
+#define SPECKV_REG_COUNT_PREFETCH_CANCELLED 0x198u
+#define SPECKV_REG_COUNT_PREFETCH_PREDICTED 0x19Cu
+#define SPECKV_REG_COUNT_PREFETCH_RESIDENT 0x1A0u
+#define SPECKV_REG_COUNT_PREFETCH_FAULTS 0x1A4u
+#define SPECKV_REG_COUNT_PREFETCH_ISSUED 0x1A8u
+#define SPECKV_REG_COUNT_PREFETCH_FAILED 0x1ACu
+#define SPECKV_REG_COUNT_PREFETCH_USEFUL 0x1B0u
+#define SPECKV_REG_COUNT_PREFETCH_WASTED 0x1B4u
+#define SPECKV_REG_CXL_BASE 0x1C0u
+#define SPECKV_REG_CXL_BYTES 0x1C8u
+#define SPECKV_REG_CXL_CONTROL 0x1D0u
+#define SPECKV_REG_CXL_CONTROL_POISON_ON_DECODE_ERROR_SHIFT 0u
+#define SPECKV_REG_CXL_CONTROL_POISON_ON_DECODE_ERROR_MASK 0x1u
+#define SPECKV_REG_CXL_STATUS 0x1D4u
+#define SPECKV_REG_CXL_STATUS_LOST_SHIFT 0u
+#define SPECKV_REG_CXL_STATUS_LOST_MASK 0x1u
+#define SPECKV_REG_CXL_STATUS_OVER_RUN_SHIFT 1u
+#define SPECKV_REG_CXL_STATUS_OVER_RUN_MASK 0x1u
+#define SPECKV_REG_CXL_CLEAR 0x1D8u
+#define SPECKV_REG_COUNT_CXL_READS 0x1E0u
+#define SPECKV_REG_COUNT_CXL_WRITES 0x1E4u
+#define SPECKV_REG_COUNT_CXL_REFUSED 0x1E8u
+#define SPECKV_REG_COUNT_CXL_DECODE_ERRORS 0x1ECu
+#define SPECKV_REG_COUNT_CXL_POISONED 0x1F0u
+#define SPECKV_REG_COUNT_CXL_TIMED_OUT 0x1F4u
+#define SPECKV_REG_COUNT_HOME_GRANTS 0x200u
+#define SPECKV_REG_COUNT_HOME_RECALLS 0x204u
+#define SPECKV_REG_COUNT_HOME_WRITE_BACKS 0x208u
+#define SPECKV_REG_COUNT_HOME_LOSSES 0x20Cu
+#define SPECKV_REG_COUNT_HOME_EVICTIONS 0x210u
 
 /* Coherence of blocks: what their home does. docs/coherence.md */
 #define SPECKV_MAX_AGENTS 64u
@@ -415,6 +662,24 @@ SPECKV_STATIC_ASSERT(offsetof(struct speckv_completion, flags) == 2, "completion
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_completion, record_bytes) == 4, "completion.record_bytes offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_completion, value) == 8, "completion.value offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_completion, limit) == 12, "completion.limit offset");
+SPECKV_STATIC_ASSERT(sizeof(struct speckv_page_table_entry) == 64, "page_table_entry size");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_page_table_entry, key_high) == 0, "page_table_entry.key_high offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_page_table_entry, key_low) == 8, "page_table_entry.key_low offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_page_table_entry, record_offset) == 16, "page_table_entry.record_offset offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_page_table_entry, layout_fingerprint) == 24, "page_table_entry.layout_fingerprint offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_page_table_entry, codebook_fingerprint) == 32, "page_table_entry.codebook_fingerprint offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_page_table_entry, record_bytes) == 40, "page_table_entry.record_bytes offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_page_table_entry, first_position) == 44, "page_table_entry.first_position offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_page_table_entry, tokens) == 48, "page_table_entry.tokens offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_page_table_entry, heads) == 50, "page_table_entry.heads offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_page_table_entry, head_dim) == 52, "page_table_entry.head_dim offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_page_table_entry, first_layer) == 54, "page_table_entry.first_layer offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_page_table_entry, first_head) == 56, "page_table_entry.first_head offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_page_table_entry, codebook_slot) == 58, "page_table_entry.codebook_slot offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_page_table_entry, dtype) == 60, "page_table_entry.dtype offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_page_table_entry, kinds) == 61, "page_table_entry.kinds offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_page_table_entry, layer_count) == 62, "page_table_entry.layer_count offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_page_table_entry, flags) == 63, "page_table_entry.flags offset");
 SPECKV_STATIC_ASSERT(sizeof(struct speckv_codebook_header) == 64, "codebook_header size");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_codebook_header, magic) == 0, "codebook_header.magic offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_codebook_header, version) == 4, "codebook_header.version offset");
@@ -467,7 +732,7 @@ SPECKV_STATIC_ASSERT(offsetof(struct speckv_command_completion, limit) == 40, "c
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_command_completion, block_status) == 44, "command_completion.block_status offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_command_completion, reserved0) == 46, "command_completion.reserved0 offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_command_completion, duration_ns) == 48, "command_completion.duration_ns offset");
-SPECKV_STATIC_ASSERT(offsetof(struct speckv_command_completion, reserved1) == 56, "command_completion.reserved1 offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_command_completion, number) == 56, "command_completion.number offset");
 SPECKV_STATIC_ASSERT(sizeof(struct speckv_predictor_header) == 64, "predictor_header size");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_predictor_header, magic) == 0, "predictor_header.magic offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_predictor_header, version) == 4, "predictor_header.version offset");
@@ -510,6 +775,32 @@ SPECKV_STATIC_ASSERT(offsetof(struct speckv_candidate, count) == 13, "candidate.
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_candidate, flags) == 14, "candidate.flags offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_candidate, address_high) == 16, "candidate.address_high offset");
 SPECKV_STATIC_ASSERT(offsetof(struct speckv_candidate, address_low) == 24, "candidate.address_low offset");
+SPECKV_STATIC_ASSERT(sizeof(struct speckv_buffer_entry) == 16, "buffer_entry size");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_buffer_entry, base) == 0, "buffer_entry.base offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_buffer_entry, bytes) == 8, "buffer_entry.bytes offset");
+SPECKV_STATIC_ASSERT(sizeof(struct speckv_dma_job) == 64, "dma_job size");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_job, table_address) == 0, "dma_job.table_address offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_job, results_address) == 8, "dma_job.results_address offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_job, records) == 16, "dma_job.records offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_job, records_bytes) == 24, "dma_job.records_bytes offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_job, blocks) == 32, "dma_job.blocks offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_job, blocks_bytes) == 40, "dma_job.blocks_bytes offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_job, count) == 48, "dma_job.count offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_job, move) == 52, "dma_job.move offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_job, flags) == 53, "dma_job.flags offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_job, scheme) == 54, "dma_job.scheme offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_job, reserved0) == 55, "dma_job.reserved0 offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_job, tag) == 56, "dma_job.tag offset");
+SPECKV_STATIC_ASSERT(sizeof(struct speckv_dma_done) == 40, "dma_done size");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_done, tag) == 0, "dma_done.tag offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_done, bytes) == 8, "dma_done.bytes offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_done, blocks) == 16, "dma_done.blocks offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_done, failed) == 20, "dma_done.failed offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_done, first_failed) == 24, "dma_done.first_failed offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_done, value) == 28, "dma_done.value offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_done, limit) == 32, "dma_done.limit offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_done, block_status) == 36, "dma_done.block_status offset");
+SPECKV_STATIC_ASSERT(offsetof(struct speckv_dma_done, status) == 38, "dma_done.status offset");
 
 /* Virtual KV address: 89 bits in two words. Fields outside their width are cut. */
 struct speckv_address {

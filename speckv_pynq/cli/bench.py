@@ -17,6 +17,7 @@ from speckv_pynq.cli import (
     bench_predictor,
     bench_prefetch,
     bench_returns,
+    bench_rtl,
     bench_sharing,
     bench_soak,
     bench_sparse,
@@ -31,13 +32,13 @@ BENCHES = (
 # Not part of `all`: minutes, or texts and a GPU; the last three check more than they measure.
 ON_REQUEST = (
     bench_ablation, bench_policies, bench_predictor, bench_returns, bench_sparse, bench_sharing, bench_soak,
-    bench_fragmentation, bench_faults,
+    bench_fragmentation, bench_faults, bench_rtl,
 )  # fmt: skip
 
 DESCRIPTION = """\
 Measurements on this machine. Figures that are compared with one another come from the same run, interleaved, as
 medians. Without a name all of them run, but ablation, policies, predictor, returns, sparse, sharing, soak,
-fragmentation and faults.
+fragmentation, faults and rtl.
 """
 EPILOG = """\
 examples:

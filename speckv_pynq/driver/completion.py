@@ -92,6 +92,7 @@ class Completion:
             f"{name}: {int(self.row['failed'])} of {int(self.row['blocks'])} blocks failed, first "
             f"{int(self.row['first_failed'])}: {status} ({code}) {value:#x}, limit {limit:#x}"
         )
-        if self.decoding and code >= spec.Status.RECORD_TOO_SMALL:
+        of_record = code >= spec.Status.RECORD_TOO_SMALL and code != spec.Status.BUS_ERROR
+        if self.decoding and of_record:
             return RecordError(f"{text}; refetch the block", status=code, value=value, limit=limit)
         return DeviceError(text)

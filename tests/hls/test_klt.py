@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -185,6 +187,19 @@ def test_a_unit_made_for_other_blocks_is_refused(kernels: Kernels, field: str, v
     assert status == Status.OK
     assert done["status"] == Status.CODEBOOK_MISMATCH
     assert not slot.any()
+
+
+def test_a_sum_of_zero_is_zero_whatever_the_rounding(kernels: Kernels) -> None:
+    codebook, info, _ = sample()
+    units = []
+    for unit in codebook.units:
+        analysis, rounding = unit.analysis.copy(), unit.rounding.copy()
+        analysis[::2] = 0
+        rounding[::2] = 3 << unit.shift[::2].astype(np.int32)
+        units.append(replace(unit, analysis=analysis, rounding=rounding))
+    codebook = replace(codebook, units=tuple(units))
+    info = replace(info, codebook_fingerprint=codebook.fingerprint)
+    assert_agrees(kernels, info, *normal_block(info, 3, 1.0), codebook)
 
 
 def test_without_a_codebook_blocks_and_records_are_refused(kernels: Kernels) -> None:

@@ -213,4 +213,5 @@ def test_this_file_reaches_every_status() -> None:
     reached |= {status for _, _, status in HEADER_FAULTS}
     reached |= {Status.OK, Status.ABI_MISMATCH, Status.BAD_CRC, Status.BAD_PAYLOAD}
     of_prediction = {Status.PREDICTOR_MISMATCH, Status.BAD_TOKEN, Status.BAD_STATE}
-    assert reached == set(Status) - of_prediction  # those: test_prefetch.py
+    # Those: test_prefetch.py. The bus answers the RTL alone: tests/rtl/test_dma_engine.py.
+    assert reached == set(Status) - of_prediction - {Status.BUS_ERROR}

@@ -353,6 +353,7 @@ def test_any_header_damage_is_an_error_never_a_block(data: st.DataObject) -> Non
         (Status.RECORD_TOO_SMALL, True, RecordError, "refetch"),
         (Status.BAD_CRC, False, DeviceError, "device and package differ"),
         (Status.CODEBOOK_MISMATCH, True, RecordError, "0x2a, limit 0x2b.*codebook"),
+        (Status.BUS_ERROR, True, DeviceError, "memory answered"),
         (77, True, DeviceError, "unknown status 77"),
     ],
 )

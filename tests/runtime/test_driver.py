@@ -11,6 +11,7 @@ import pytest
 
 from speckv_pynq import spec
 from speckv_pynq.driver import MAX_RUNS_IN_FLIGHT, command
+from speckv_pynq.driver.completion import Completion
 from speckv_pynq.errors import (
     CommandCancelled,
     CommandError,
@@ -18,6 +19,7 @@ from speckv_pynq.errors import (
     DeviceBufferError,
     DeviceError,
     DeviceTimeout,
+    RecordError,
     RingFull,
 )
 from speckv_pynq.spec import CommandStatus, Opcode, Parameter
@@ -310,3 +312,16 @@ def test_a_closed_driver_says_so(held: Held) -> None:
         with pytest.raises(DeviceError, match="closed"):
             call()
     held.driver.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [("BAD_CRC", RecordError), ("BUS_ERROR", DeviceError)]
+)
+def test_a_bus_error_is_the_device_s_fault_and_not_the_record_s(
+    status: str, error: type[Exception]
+) -> None:
+    row = np.zeros(1, spec.COMMAND_COMPLETION)
+    row["opcode"], row["status"] = Opcode.DMA_BATCH, CommandStatus.FAILED_BLOCKS
+    row["blocks"], row["failed"], row["block_status"] = 4, 1, spec.Status[status]
+    with pytest.raises(error, match=status.lower()):
+        Completion(row[0], decoding=True).check()

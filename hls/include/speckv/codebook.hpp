@@ -34,11 +34,11 @@ template <class T, uint32_t COUNT>
 SPECKV_INLINE void load_section(const ap_uint<512>* image, uint64_t line, uint32_t count,
                                 Section<T, COUNT>& to) {
 #ifdef __SYNTHESIS__
-  constexpr uint32_t EACH = BEAT_BYTES / sizeof(T);
+  constexpr uint32_t EACH = BEAT_BYTES / sizeof(T), MOST_BEATS = (COUNT + EACH - 1) / EACH;
 LOAD:
   for (uint32_t i = 0; i * EACH < count; ++i) {
-#pragma HLS LOOP_TRIPCOUNT min = 1 max = COUNT / EACH
-#pragma HLS PIPELINE II = SPECKV_BEAT_CYCLES  // one beat a cycle keeps m_axi full
+#pragma HLS LOOP_TRIPCOUNT min = 1 max = MOST_BEATS
+#pragma HLS PIPELINE II = BEAT_CYCLES  // one beat a cycle keeps m_axi full
     uint8_t beat[BEAT_BYTES];
     load_beat(image, line + i, beat);
   SPLIT:

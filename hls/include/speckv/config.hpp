@@ -22,26 +22,9 @@
 #define SPECKV_VARIANT native
 #endif
 
-// Lanes that the hardware has; a beat then takes SPECKV_BEAT_CYCLES cycles, so that loops over beats share
-// operators and the buffers need fewer banks. For boards whose memory ports are narrow: overlay/build.py.
+// Lanes that the hardware has: 32, or fewer on boards whose memory ports are narrow (overlay/build.py).
 #ifndef SPECKV_LANES_A_CYCLE
 #define SPECKV_LANES_A_CYCLE 32
-#endif
-// Literals, because pragmas read them.
-#if SPECKV_LANES_A_CYCLE == 32
-#define SPECKV_BEAT_CYCLES 1
-#define SPECKV_BYTES_A_CYCLE 64
-#elif SPECKV_LANES_A_CYCLE == 16
-#define SPECKV_BEAT_CYCLES 2
-#define SPECKV_BYTES_A_CYCLE 32
-#elif SPECKV_LANES_A_CYCLE == 8
-#define SPECKV_BEAT_CYCLES 4
-#define SPECKV_BYTES_A_CYCLE 16
-#elif SPECKV_LANES_A_CYCLE == 4
-#define SPECKV_BEAT_CYCLES 8
-#define SPECKV_BYTES_A_CYCLE 8
-#else
-#error "SPECKV_LANES_A_CYCLE is not 4, 8, 16 or 32"
 #endif
 
 // Stage functions must be inlined into the function that carries SPECKV_CLONES, or they would run at the
@@ -94,6 +77,9 @@
 #endif
 
 static_assert(SPECKV_AXI_BITS == 512 && SPECKV_LINE_BYTES == 64, "a beat is a line of 64 bytes");
+static_assert(SPECKV_LANES_A_CYCLE == 32 || SPECKV_LANES_A_CYCLE == 16 || SPECKV_LANES_A_CYCLE == 8 ||
+                  SPECKV_LANES_A_CYCLE == 4,
+              "a beat takes 1, 2, 4 or 8 cycles");
 static_assert(SPECKV_MAX_BLOCK_BYTES % 8192 == 0,
               "blocks of whole 8 KiB: one head of the smallest usual shape");
 static_assert((SPECKV_SCHEMES & 1) &&
@@ -106,7 +92,14 @@ inline namespace SPECKV_VARIANT {
 
 constexpr uint32_t LANES = SPECKV_LANES;
 constexpr uint32_t BEAT_BYTES = SPECKV_LINE_BYTES;
-constexpr uint32_t MAX_BLOCK_BEATS = SPECKV_MAX_BLOCK_BYTES / BEAT_BYTES;
+// With fewer lanes loops over beats share operators, and the buffers need fewer banks.
+constexpr uint32_t LANES_A_CYCLE = SPECKV_LANES_A_CYCLE;
+constexpr uint32_t BYTES_A_CYCLE = 2 * LANES_A_CYCLE;
+constexpr uint32_t BEAT_CYCLES = LANES / LANES_A_CYCLE;
+// Pragmas take the name of a constexpr; a macro would not be expanded there.
+constexpr uint32_t MAX_BATCH = SPECKV_MAX_BATCH;
+constexpr uint32_t MAX_BLOCK_BYTES = SPECKV_MAX_BLOCK_BYTES;
+constexpr uint32_t MAX_BLOCK_BEATS = MAX_BLOCK_BYTES / BEAT_BYTES;
 // A window of lanes may look half a beat past the block.
 constexpr uint32_t BLOCK_BEATS = MAX_BLOCK_BEATS + 1;
 // A payload is never longer than its raw block. Two beats more let a window of two beats be read at any

@@ -71,7 +71,7 @@ TOKENS:
     FIXED:
       for (uint32_t c = 0; c < n; ++c) {
 #pragma HLS LOOP_TRIPCOUNT min = 64 max = 1024
-#pragma HLS PIPELINE II = SPECKV_BEAT_CYCLES
+#pragma HLS PIPELINE II = BEAT_CYCLES
 #pragma HLS UNROLL factor = 32  // one beat a cycle
         const int32_t v = fixed_point<F>(bits[c], exponents[c]), a = v < 0 ? -v : v;
         const int32_t magnitude = bits[c] & 0x7FFF;
@@ -82,13 +82,16 @@ TOKENS:
       if (most_fixed > FIXED_MAX || most_bits >= int32_t(infinity_bits<F>())) return false;
       if (u.pairs && g.has_key && s.kind == 0) {
       HEADS:
-        for (uint32_t h = 0; h < s.heads; ++h) rotate_head<1>(u, w.angles, line + h * u.head_dim);
+        for (uint32_t h = 0; h < s.heads; ++h) {
+#pragma HLS LOOP_TRIPCOUNT min = 1 max = 64
+          rotate_head<1>(u, w.angles, line + h * u.head_dim);
+        }
       }
       int16_t* x = w.x + t * stride + s.column;
     INPUTS:
       for (uint32_t c = 0; c < n; ++c) {
 #pragma HLS LOOP_TRIPCOUNT min = 64 max = 1024
-#pragma HLS PIPELINE II = SPECKV_BEAT_CYCLES
+#pragma HLS PIPELINE II = BEAT_CYCLES
 #pragma HLS UNROLL factor = 32  // one beat a cycle
         const uint32_t shift = bounded_shift(shifts[c]);
         const int32_t v = (line[c] - means[c] + int32_t((1u << shift) >> 1)) >> shift;
@@ -100,8 +103,15 @@ TOKENS:
   }
 PADDING:
   for (uint32_t t = 0; t < g.tokens && u.row != u.each; ++t) {
+#pragma HLS LOOP_TRIPCOUNT min = 0 max = 64
+  TRANSFORMS:
     for (uint32_t j = 0; j < u.transforms; ++j) {
-      for (uint32_t c = u.each; c < u.row; ++c) w.x[t * stride + j * u.row + c] = 0;
+#pragma HLS LOOP_TRIPCOUNT min = 1 max = 64
+    COLUMNS:
+      for (uint32_t c = u.each; c < u.row; ++c) {
+#pragma HLS LOOP_TRIPCOUNT min = 0 max = COLUMN_PAD
+        w.x[t * stride + j * u.row + c] = 0;
+      }
     }
   }
   return most_input <= INPUT_MAX;
@@ -118,8 +128,9 @@ TOKENS:
 #pragma HLS LOOP_TRIPCOUNT min = 16 max = 64
 #pragma HLS UNROLL factor = 8  // as many as the array makes sums
     const int32_t a = sums[t], m = int32_t((uint32_t(a < 0 ? -a : a) + uint32_t(rounding)) >> shift);
-    excess = m - limit > excess ? m - limit : excess;
-    q[t] = int16_t(a < 0 ? -m : m);
+    const int32_t magnitude = a == 0 ? 0 : m;  // a rounding may be a whole step
+    excess = magnitude - limit > excess ? magnitude - limit : excess;
+    q[t] = int16_t(a < 0 ? -magnitude : magnitude);
   }
   return excess;
 }

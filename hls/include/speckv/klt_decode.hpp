@@ -95,12 +95,15 @@ TOKENS:
 #endif
       if (u.pairs && g.has_key && s.kind == 0) {
       HEADS:
-        for (uint32_t h = 0; h < s.heads; ++h) rotate_head<-1>(u, w.angles, from + h * u.head_dim);
+        for (uint32_t h = 0; h < s.heads; ++h) {
+#pragma HLS LOOP_TRIPCOUNT min = 1 max = 64
+          rotate_head<-1>(u, w.angles, from + h * u.head_dim);
+        }
       }
     ROUND:
       for (uint32_t c = 0; c < n; ++c) {
 #pragma HLS LOOP_TRIPCOUNT min = 64 max = 1024
-#pragma HLS PIPELINE II = SPECKV_BEAT_CYCLES
+#pragma HLS PIPELINE II = BEAT_CYCLES
 #pragma HLS UNROLL factor = 32  // one beat a cycle
 #ifdef __SYNTHESIS__
         // rounding_of counts in eighths.

@@ -21,7 +21,10 @@ SPECKV_INLINE uint32_t cost_of(const int16_t* q, uint32_t tokens, const Class& c
 #endif
   uint32_t sum = 0;
 TOKENS:
-  for (uint32_t t = 0; t < tokens; ++t) sum += cost[symbol_of(q[t], c)];
+  for (uint32_t t = 0; t < tokens; ++t) {
+#pragma HLS LOOP_TRIPCOUNT min = 16 max = 64
+    sum += cost[symbol_of(q[t], c)];
+  }
   return sum;
 }
 
@@ -58,9 +61,15 @@ BITS:
 #pragma HLS LOOP_TRIPCOUNT min = 0 max = 4
     uint64_t plane = 0;
   TOKENS:
-    for (uint32_t t = 0; t < tokens; ++t) plane |= uint64_t(uint32_t(q[t]) >> bit & 1) << t;
+    for (uint32_t t = 0; t < tokens; ++t) {
+#pragma HLS LOOP_TRIPCOUNT min = 16 max = 64
+      plane |= uint64_t(uint32_t(q[t]) >> bit & 1) << t;
+    }
   BYTES:
-    for (uint32_t b = 0; b < tokens / 8; ++b) to[at++] = uint8_t(plane >> (8 * b));
+    for (uint32_t b = 0; b < tokens / 8; ++b) {
+#pragma HLS LOOP_TRIPCOUNT min = 2 max = 8
+      to[at++] = uint8_t(plane >> (8 * b));
+    }
   }
   return at;
 }
@@ -86,6 +95,7 @@ COMPONENTS:
 #endif
   TOKENS:
     for (uint32_t t = first; t < g.tokens; ++t) {  // natively only where there is an escape
+#pragma HLS LOOP_TRIPCOUNT min = 16 max = 64
       const uint32_t symbol = uint32_t(symbol_of(q[t], c));
       const uint32_t code = codes[symbol];
       w.codes[k * g.tokens + t] = frequency_of(code) ? code : code | 1;  // of an unchecked codebook: no zero
@@ -133,6 +143,7 @@ STATES:
 #ifdef __SYNTHESIS__
 WORDS:
   for (uint32_t i = 0; i < words; ++i) {
+#pragma HLS LOOP_TRIPCOUNT min = 0 max = MAX_VALUES
     const uint16_t word = end[int32_t(i) - int32_t(words)];
     const uint8_t two[2] = {uint8_t(word), uint8_t(word >> 8)};
     copy_in(payload, STATE_BYTES + 2 * i, two, 2);

@@ -80,6 +80,7 @@ STATES:
 #ifdef __SYNTHESIS__
 WORDS:
   for (uint32_t i = 0; i < words; ++i) {
+#pragma HLS LOOP_TRIPCOUNT min = 0 max = MAX_VALUES
     uint8_t two[2];
     copy_out(payload, STATE_BYTES + 2 * i, two, 2);
     w.words[i] = uint16_t(two[0] | two[1] << 8);
@@ -109,6 +110,7 @@ COMPONENTS:
 #endif
   TOKENS:
     for (uint32_t t = 0; t < g.tokens; t += HALF_ROUND) {
+#pragma HLS LOOP_TRIPCOUNT min = 1 max = 4
       rans_symbols(r, lane, HALF_ROUND, symbol_at, codes, stream, symbols + t);
       lane = (lane + HALF_ROUND) % ENTROPY_LANES;
     }
@@ -125,9 +127,15 @@ BITS:
 #pragma HLS LOOP_TRIPCOUNT min = 0 max = 4
     uint64_t plane = 0;
   BYTES:
-    for (uint32_t b = 0; b < tokens / 8; ++b) plane |= uint64_t(from[bit * (tokens / 8) + b]) << (8 * b);
+    for (uint32_t b = 0; b < tokens / 8; ++b) {
+#pragma HLS LOOP_TRIPCOUNT min = 2 max = 8
+      plane |= uint64_t(from[bit * (tokens / 8) + b]) << (8 * b);
+    }
   TOKENS:
-    for (uint32_t t = 0; t < tokens; ++t) v[t] += int32_t(plane >> t & 1) << bit;
+    for (uint32_t t = 0; t < tokens; ++t) {
+#pragma HLS LOOP_TRIPCOUNT min = 16 max = 64
+      v[t] += int32_t(plane >> t & 1) << bit;
+    }
   }
 }
 
@@ -175,6 +183,7 @@ TRANSFORMS:
       int32_t v[MAX_TOKENS], most = 0, most_symbol = 0;
     HIGH:
       for (uint32_t t = 0; t < g.tokens; ++t) {
+#pragma HLS LOOP_TRIPCOUNT min = 16 max = 64
         v[t] = (int32_t(symbols[t]) - c.half) * (1 << c.raw_bits);
         most_symbol = symbols[t] > most_symbol ? symbols[t] : most_symbol;
       }
@@ -183,6 +192,7 @@ TRANSFORMS:
       if (most_symbol > 2 * c.half) {
       ESCAPES:
         for (uint32_t t = 0; t < g.tokens; ++t) {
+#pragma HLS LOOP_TRIPCOUNT min = 16 max = 64
           if (symbols[t] <= 2 * c.half) continue;
           const uint32_t at = f.escapes < escapes ? raw_bytes + 2 * f.escapes : 0;
           v[t] = int16_t(get_field<uint16_t>(w.side, at));
@@ -193,6 +203,7 @@ TRANSFORMS:
       const int32_t limit = w.tables.limit.data[k];
     STORE:
       for (uint32_t t = 0; t < g.tokens; ++t) {
+#pragma HLS LOOP_TRIPCOUNT min = 16 max = 64
         const int32_t a = v[t] < 0 ? -v[t] : v[t];
         most = a > most ? a : most;
         q[t * stride] = int16_t(v[t]);
@@ -200,6 +211,7 @@ TRANSFORMS:
       if (most > limit && !f.beyond) {
       FIND:
         for (uint32_t t = g.tokens; t-- > 0;) {
+#pragma HLS LOOP_TRIPCOUNT min = 16 max = 64
           if (v[t] <= limit && -v[t] <= limit) continue;
           f.value = v[t];
         }
@@ -209,14 +221,21 @@ TRANSFORMS:
       if (most == 0 || pairs) continue;
     USED:
       for (uint32_t t = 0; t < g.tokens; t += TILE) {
+#pragma HLS LOOP_TRIPCOUNT min = 1 max = MAX_TILES
         int32_t any = 0;
+      ANY:
         for (uint32_t i = 0; i < TILE; ++i) any |= v[t + i];
         if (any) w.used[j][t / TILE] = k - first + 1;
       }
     }
   PADDING:
     for (uint32_t t = 0; t < g.tokens && !pairs; ++t) {
-      for (uint32_t i = end - first; i < u.width; ++i) w.q[t * stride + j * u.width + i] = 0;
+#pragma HLS LOOP_TRIPCOUNT min = 16 max = 64
+    COLUMNS:
+      for (uint32_t i = end - first; i < u.width; ++i) {
+#pragma HLS LOOP_TRIPCOUNT min = 0 max = MAX_INPUTS
+        w.q[t * stride + j * u.width + i] = 0;
+      }
     }
   }
   return f;

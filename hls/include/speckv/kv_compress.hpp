@@ -123,9 +123,9 @@ static void compress_one(const ap_uint<512>* blocks, ap_uint<512>* records, cons
   CodedJob coded;
   // A bank a lane and a byte of a cycle: windows start anywhere.
   SPECKV_ONCHIP(BlockBuffer, block);
-#pragma HLS ARRAY_PARTITION variable = block cyclic factor = SPECKV_LANES_A_CYCLE dim = 2
+#pragma HLS ARRAY_PARTITION variable = block cyclic factor = LANES_A_CYCLE dim = 2
   SPECKV_ONCHIP(PayloadBuffer, payload);
-#pragma HLS ARRAY_PARTITION variable = payload cyclic factor = SPECKV_BYTES_A_CYCLE dim = 2
+#pragma HLS ARRAY_PARTITION variable = payload cyclic factor = BYTES_A_CYCLE dim = 2
   read_block(blocks, descriptors, index, codebooks, job, block);
   code_block(job, codebooks, block, coded, payload);
 #ifdef __SYNTHESIS__
@@ -145,7 +145,7 @@ static inline void kv_compress_batch(const ap_uint<512>* blocks, ap_uint<512>* r
   if (refuse_batch(completions, count, abi_id)) return;
 BATCH:
   for (uint32_t i = 0; i < count; ++i) {
-#pragma HLS LOOP_TRIPCOUNT min = 1 max = SPECKV_MAX_BATCH
+#pragma HLS LOOP_TRIPCOUNT min = 1 max = MAX_BATCH
     compress_one(blocks, records, descriptors, completions, port, i);
   }
 }

@@ -104,9 +104,9 @@ static void decompress_one(const ap_uint<512>* records, ap_uint<512>* blocks, co
   DecompressJob job, decoded;
   // A bank a lane and a byte of a cycle: windows start anywhere.
   SPECKV_ONCHIP(PayloadBuffer, payload);
-#pragma HLS ARRAY_PARTITION variable = payload cyclic factor = SPECKV_BYTES_A_CYCLE dim = 2
+#pragma HLS ARRAY_PARTITION variable = payload cyclic factor = BYTES_A_CYCLE dim = 2
   SPECKV_ONCHIP(BlockBuffer, block);
-#pragma HLS ARRAY_PARTITION variable = block cyclic factor = SPECKV_LANES_A_CYCLE dim = 2
+#pragma HLS ARRAY_PARTITION variable = block cyclic factor = LANES_A_CYCLE dim = 2
   read_record(records, descriptors, index, codebooks, job, payload);
 #ifdef __SYNTHESIS__
   decode_block(job, codebooks, payload, decoded, block);
@@ -127,7 +127,7 @@ static inline void kv_decompress_batch(const ap_uint<512>* records, ap_uint<512>
   if (refuse_batch(completions, count, abi_id)) return;
 BATCH:
   for (uint32_t i = 0; i < count; ++i) {
-#pragma HLS LOOP_TRIPCOUNT min = 1 max = SPECKV_MAX_BATCH
+#pragma HLS LOOP_TRIPCOUNT min = 1 max = MAX_BATCH
     decompress_one(records, blocks, descriptors, completions, port, i);
   }
 }

@@ -128,7 +128,7 @@ static inline void kv_prefetch_batch(const ap_uint<512>* predictor, ap_uint<512>
     load_section(predictor, port.model.sigmoid, SPECKV_PREDICTOR_SIGMOID, port.sigmoid);
 BATCH:
   for (uint32_t i = 0; i < count; ++i) {
-#pragma HLS LOOP_TRIPCOUNT min = 1 max = SPECKV_MAX_BATCH
+#pragma HLS LOOP_TRIPCOUNT min = 1 max = MAX_BATCH
     predict_one(port, states, descriptors, completions, candidates, i);
   }
 }

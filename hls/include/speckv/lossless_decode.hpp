@@ -156,6 +156,7 @@ SPECKV_INLINE Verdict lossless_tops(const Geometry& g, const LosslessShape& shap
   uint32_t value = 0;
 KINDS:
   for (uint32_t k = 0; k < shape.kinds; ++k) {
+#pragma HLS LOOP_TRIPCOUNT min = 1 max = 2
     lossless_begin(w.history, shape.channels, p.base[g.has_key ? k : 1]);
   TOKENS:
     for (uint32_t token = 0; token < g.tokens; ++token) {
@@ -183,7 +184,7 @@ SPECKV_INLINE void lossless_join(uint32_t values, const LosslessDecodeWork& w, u
 ROUNDS:
   for (uint32_t i = 0; i < values; i += LANES) {
 #pragma HLS LOOP_TRIPCOUNT min = 32 max = 16384
-#pragma HLS PIPELINE II = SPECKV_BEAT_CYCLES
+#pragma HLS PIPELINE II = BEAT_CYCLES
     const uint8_t* in = w.side + i / 8 * L::REST_BITS;
     uint16_t out[LANES];
   TOP:
@@ -238,6 +239,7 @@ STATES:
 #ifdef __SYNTHESIS__
 WORDS:
   for (uint32_t i = 0; i < p.words; ++i) {
+#pragma HLS LOOP_TRIPCOUNT min = 0 max = LOSSLESS_MAX_VALUES
     uint8_t two[2];
     copy_out(payload, STATE_BYTES + 2 * i, two, 2);
     w.words[i] = uint16_t(two[0] | two[1] << 8);

@@ -20,6 +20,7 @@ SPECKV_INLINE void copy_in_words(uint8_t payload[][BEAT_BYTES], uint32_t at, con
 #ifdef __SYNTHESIS__
 WORDS:
   for (uint32_t i = 0; i < words; ++i) {
+#pragma HLS LOOP_TRIPCOUNT min = 0 max = LOSSLESS_MAX_VALUES
     const uint8_t two[2] = {uint8_t(from[i]), uint8_t(from[i] >> 8)};
     copy_in(payload, at + 2 * i, two, 2);
   }
@@ -100,7 +101,7 @@ SPECKV_INLINE void lossless_rest(const uint16_t block[][LANES], uint32_t values,
 ROUNDS:
   for (uint32_t i = 0; i < values; i += LANES) {
 #pragma HLS LOOP_TRIPCOUNT min = 32 max = 16384
-#pragma HLS PIPELINE II = SPECKV_BEAT_CYCLES
+#pragma HLS PIPELINE II = BEAT_CYCLES
     uint8_t* out = side + i / 8 * L::REST_BITS;
     if (L::WIDE) {
       uint16_t high[LANES];
@@ -153,6 +154,7 @@ SPECKV_INLINE Coded lossless_encode(const Geometry& g, const uint16_t block[][LA
   uint32_t value = 0;
 KINDS:
   for (uint32_t k = 0; k < s.kinds; ++k) {
+#pragma HLS LOOP_TRIPCOUNT min = 1 max = 2
     const uint32_t base = lossless_base<L>(block, value, s.channels);
     p.base[g.has_key ? k : 1] = base;
     lossless_begin(w.history, s.channels, base);
@@ -162,8 +164,7 @@ KINDS:
     CHANNELS:
       for (uint32_t channel = 0; channel < s.channels; channel += HALF, value += HALF) {
 #pragma HLS LOOP_TRIPCOUNT min = 4 max = 2048
-#pragma HLS PIPELINE II = \
-    SPECKV_BEAT_CYCLES  // half a round a cycle; histories lie four half rounds back or more
+#pragma HLS PIPELINE II = BEAT_CYCLES  // half a round a cycle; histories lie four half rounds back or more
         p.escapes = lossless_half_round<L>(w, block, value, channel, token, p.escapes);
       }
     }

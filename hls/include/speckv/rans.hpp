@@ -62,12 +62,14 @@ SPECKV_INLINE void rans_symbols(RansDecoder& r, uint32_t first, uint32_t lanes, 
   if (r.used + lanes <= r.words) {
   FAST:
     for (uint32_t l = 0; l < lanes; ++l) {
+#pragma HLS LOOP_TRIPCOUNT min = 16 max = 16
 #pragma HLS UNROLL factor = 16  // half a round side by side
       symbols[l] = rans_symbol(r, first + l, symbol_at, codes, words[r.used]);
     }
   } else {
   LAST:
     for (uint32_t l = 0; l < lanes; ++l) {  // beyond the last word zeros are read, and counted
+#pragma HLS LOOP_TRIPCOUNT min = 16 max = 16
       const uint32_t next = r.used < r.words ? words[r.used] : 0;
       symbols[l] = rans_symbol(r, first + l, symbol_at, codes, next);
     }

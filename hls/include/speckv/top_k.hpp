@@ -53,7 +53,8 @@ template <uint32_t K, class IdOf>
 SPECKV_INLINE void offer_each(TopK<K>& top, uint32_t keep, const int32_t* scores, uint32_t n, IdOf id_of) {
 SCORES:
   for (uint32_t i = 0; i < n; ++i) {
-#pragma HLS PIPELINE II = SPECKV_BEAT_CYCLES  // one comparison with all registers
+#pragma HLS LOOP_TRIPCOUNT min = 8 max = 1024
+#pragma HLS PIPELINE II = BEAT_CYCLES  // one comparison with all registers
     if (scores[i] >= top.entry[keep - 1].score) offer(top, Scored{scores[i], id_of(i)});
   }
 }

@@ -136,7 +136,7 @@ static inline bool refuse_batch(ap_uint<128>* completions, uint32_t count, uint6
   const speckv_completion refused = {v.status, 0, 0, v.value, v.limit};
 REFUSE:
   for (uint32_t i = 0; i < count && i < SPECKV_MAX_BATCH; ++i) {
-#pragma HLS LOOP_TRIPCOUNT min = 1 max = SPECKV_MAX_BATCH
+#pragma HLS LOOP_TRIPCOUNT min = 1 max = MAX_BATCH
     store_completion(completions, i, refused);
   }
   return true;
