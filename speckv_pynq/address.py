@@ -1,4 +1,4 @@
-"""Virtual KV addresses: [req_id:32][layer:16][head:8][pos:32][kind:1], 89 bits in two 64-bit words.
+"""Virtual KV addresses: `[req_id:32][layer:16][head:8][pos:32][kind:1]`, 89 bits in two 64-bit words.
 
 Widths and test vectors stand in hls/spec.toml, from which C and SystemVerilog get the same packing.
 """
