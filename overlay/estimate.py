@@ -199,7 +199,7 @@ def _block(value: int) -> int:
 
 def _schemes(names: tuple[str, ...]) -> tuple[str, ...]:
     """In the order of their ids, once each."""
-    known = [scheme.name.lower() for scheme in spec.Scheme]
+    known = [s.name.lower() for s in spec.Scheme if s.name.lower() in PREFERENCE]
     for name in names:
         if name not in known:
             raise ConfigError(f"scheme {name!r} is not one of {', '.join(known)}")
