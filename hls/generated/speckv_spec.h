@@ -15,7 +15,6 @@
 #define SPECKV_LANES 32u
 #define SPECKV_GROUP 32u
 #define SPECKV_BLOCK_TOKENS 32u
-#define SPECKV_MAX_BLOCK_BYTES 1048576u
 #define SPECKV_MAX_BATCH 65536u
 #define SPECKV_MIN_SLOT_BYTES 64u
 #define SPECKV_ENTROPY_LANES 32u
@@ -46,6 +45,14 @@
 #define SPECKV_PREDICTOR_MAX_CAPACITY 16777216u
 #define SPECKV_PAGE_PROBE_LIMIT 16u
 #define SPECKV_RING_SLOTS 256u
+
+/* A board's build may hold smaller blocks on chip, and leave schemes out: overlay/build.py. */
+#ifndef SPECKV_MAX_BLOCK_BYTES
+#define SPECKV_MAX_BLOCK_BYTES 1048576u
+#endif
+#ifndef SPECKV_SCHEMES /* bit set of scheme ids */
+#define SPECKV_SCHEMES 0x1Fu
+#endif
 
 enum speckv_scheme {
   SPECKV_SCHEME_RAW = 0,

@@ -6,20 +6,20 @@ registers that Vitis HLS would lay out. The files are checked in under speckv_py
 `python -m speckv_pynq.device.hwh` renders them afresh and `--check` says whether they are stale. No
 pynq is needed here.
 
-A manifest stands beside every overlay, csim or board: what spec it was built from, compared on
-load.
+A manifest stands beside every overlay, csim or board: speckv_pynq.device.manifest.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import xml.etree.ElementTree as ET
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from speckv_pynq import spec
+from speckv_pynq.device import manifest
 
 STEM = "speckv"
 VLNV = "xilinx.com:hls:{kernel}:1.0"
@@ -112,22 +112,18 @@ def kernel_registers(kernel: str) -> tuple[Register, ...]:
     return control + tuple(register for group in arguments for register in group)
 
 
-def instances(engines: int) -> list[tuple[str, str, int]]:
-    """(instance, kernel, base address) of every compute unit, in address order."""
-    names = [(f"{kernel}_{i}", kernel) for kernel in spec.KERNELS for i in range(engines)]
+def instances(
+    engines: int | Mapping[str, int], control_base: int = CONTROL_BASE
+) -> list[tuple[str, str, int]]:
+    """(instance, kernel, base address) of every compute unit, in address order.
+
+    engines: units of each kernel of the spec, or kernel -> units.
+    """
+    counts = dict.fromkeys(spec.KERNELS, engines) if isinstance(engines, int) else engines
+    names = [(f"{kernel}_{i}", kernel) for kernel, count in counts.items() for i in range(count)]
     return [
-        (name, kernel, CONTROL_BASE + i * CONTROL_BYTES) for i, (name, kernel) in enumerate(names)
+        (name, kernel, control_base + i * CONTROL_BYTES) for i, (name, kernel) in enumerate(names)
     ]
-
-
-def manifest(target: str, engines: int) -> dict[str, object]:
-    """What an overlay was built from; `target`: board, or csim. 64 bits need a string in JSON."""
-    return {
-        "target": target,
-        "abi_id": f"{spec.ABI_ID:#018x}",
-        "format_version": spec.FORMAT_VERSION,
-        "compute_units": dict.fromkeys(spec.KERNELS, engines),
-    }
 
 
 def render_hwh(engines: int) -> str:
@@ -145,21 +141,37 @@ def render_hwh(engines: int) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
 
-def render_overlay(engines: int = CSIM_ENGINES) -> dict[str, str]:
-    """Every file of the csim overlay: its path below an overlay directory, and its text."""
+def render_overlay(
+    engines: int = CSIM_ENGINES, parameters: Mapping[str, object] | None = None
+) -> dict[str, str]:
+    """Every file of the csim overlay: its path below an overlay directory, and its text.
+
+    parameters: what the library was built with; None: as this package builds it.
+    """
     stem = CSIM_BITFILE.removesuffix(".bit")
-    return {
+    files = {
         CSIM_BITFILE: "The csim overlay has no bitstream: its kernels are in libspeckv.so.\n",
         f"{stem}.hwh": render_hwh(engines),
-        f"{stem}.json": json.dumps(manifest(CSIM_NAME, engines), indent=2) + "\n",
     }
+    described = manifest.describe(
+        target=CSIM_NAME,
+        runs_on=CSIM_NAME,
+        compute_units=dict.fromkeys(spec.KERNELS, engines),
+        parameters=parameters or manifest.NATIVE_PARAMETERS,
+        files={Path(name).name: text.encode() for name, text in files.items()},
+    )
+    return {**files, f"{stem}.json": manifest.to_json(described)}
 
 
-def write_overlay(directory: Path, engines: int = CSIM_ENGINES) -> Path:
+def write_overlay(
+    directory: Path,
+    engines: int = CSIM_ENGINES,
+    parameters: Mapping[str, object] | None = None,
+) -> Path:
     """Writes the csim overlay below `directory`; returns the path to give to SpeckvOverlay."""
     if not 1 <= engines <= 16:
         raise ValueError(f"engines {engines} is not within 1..16")
-    for name, text in render_overlay(engines).items():
+    for name, text in render_overlay(engines, parameters).items():
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

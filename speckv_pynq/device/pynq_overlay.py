@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
 import threading
 from pathlib import Path
@@ -12,7 +12,7 @@ import pynq
 from pynq.bitstream import Bitstream
 
 from speckv_pynq import spec
-from speckv_pynq.device import hwh, pynq_csim
+from speckv_pynq.device import hwh, manifest, pynq_csim
 from speckv_pynq.device.ap_ctrl import AP_IDLE, AP_START, CTRL, describe_ctrl
 from speckv_pynq.device.protocol import DEFAULT_TIMEOUT_S, Completions
 from speckv_pynq.device.pynq_calls import KernelRun, check_buffer
@@ -180,8 +180,9 @@ class SpeckvOverlay(pynq.Overlay):
     compress_units, decompress_units, prefetch_units : tuples of the same
         All of them, in the order of their names. They run side by side.
     manifest : dict
-        What the overlay was built from; its abi_id equals spec.ABI_ID, or loading raised
-        AbiMismatch.
+        What the overlay was built from (speckv_pynq.device.manifest); its abi_id equals
+        spec.ABI_ID, or loading raised AbiMismatch. Files that are not those that were built,
+        or another board's, raised OverlayMismatch.
 
     Without an argument the overlay file is the one shipped for the active device:
     speckv.<device>.bit in speckv.bit.d/, or speckv.bit (.pdi on Versal) beside it. A bitstream
@@ -199,9 +200,12 @@ class SpeckvOverlay(pynq.Overlay):
         device = device or _active_device()
         name = str(bitfile_name) if bitfile_name is not None else _shipped_bitfile(device)
         path = Bitstream(name, device=device).bitfile_name
-        self.manifest = _checked_manifest(Path(path))
+        image = Path(path)
+        self.manifest = manifest.read(image)
+        manifest.check_place(self.manifest, image, _place(device))
         download = options.pop("download", True)
         super().__init__(path, device=device, download=False, **options)
+        manifest.check_units(self.manifest, image, self._count_units())
         self.__doc__ = f"{type(self).__doc__}\n\n{self.__doc__}"
         self._units: dict[str, tuple[SpeckvKernel, ...]] = {}
         if download:
@@ -234,6 +238,12 @@ class SpeckvOverlay(pynq.Overlay):
     @property
     def prefetch_units(self) -> tuple[KvPrefetch, ...]:
         return self._find(KvPrefetch)
+
+    def _count_units(self) -> dict[str, int]:
+        """Kernel -> compute units in the hardware description."""
+        types = [ip.get("type") for ip in self.ip_dict.values()]
+        counts = {kernel: types.count(hwh.vlnv(kernel)) for kernel in spec.KERNELS}
+        return {kernel: count for kernel, count in counts.items() if count}
 
     def _find(self, driver: type[Kernel]) -> tuple[Kernel, ...]:
         """All units of a kernel. Never an AttributeError: it would end in Overlay.__getattr__."""
@@ -297,23 +307,11 @@ def _shipped_bitfile(device: pynq.Device) -> str:
     )
 
 
-def _checked_manifest(bitfile: Path) -> dict[str, Any]:
-    """The manifest beside an overlay; AbiMismatch unless it is of this package's spec."""
-    path = bitfile.with_suffix(".json")
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        abi_id, version = int(manifest["abi_id"], 0), int(manifest["format_version"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AbiMismatch(
-            f"{path}: no readable manifest ({error!r}); builds write it beside the bitstream"
-        ) from error
-    if abi_id != spec.ABI_ID:
-        raise AbiMismatch(f"{path}: abi_id {abi_id:#018x}, this package has {spec.ABI_ID:#018x}")
-    if version != spec.FORMAT_VERSION:
-        raise AbiMismatch(
-            f"{path}: record format {version}, this package has {spec.FORMAT_VERSION}"
-        )
-    return manifest
+def _place(device: pynq.Device) -> str | None:
+    """What a manifest calls this device; None where nothing says."""
+    if isinstance(device, pynq_csim.CsimDevice):
+        return hwh.CSIM_NAME
+    return os.environ.get("BOARD")
 
 
 def _natural(path: str) -> list[int | str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,15 @@ def board(
         yield SpeckvOverlay(hwh.write_overlay(directory, engines), device=device)
     finally:
         device.close()
+
+
+def redescribe(image: Path, hardware: str) -> None:
+    """Puts another .hwh beside an image, with its hash in the manifest: as if a build had made it."""
+    image.with_suffix(".hwh").write_text(hardware)
+    found = json.loads(image.with_suffix(".json").read_text())
+    digest = hashlib.sha256(hardware.encode()).hexdigest()
+    found["files"][image.with_suffix(".hwh").name] = digest
+    image.with_suffix(".json").write_text(json.dumps(found))
 
 
 class Batch:

@@ -415,12 +415,13 @@ def test_the_class_docstring_stays_and_the_content_follows(overlay):
 def test_a_manifest_of_another_spec_is_refused_before_the_download(tmp_path):
     device, bitfile = CsimDevice("other"), hwh.write_overlay(tmp_path)
     manifest = bitfile.with_suffix(".json")
+    written = json.loads(manifest.read_text())
     for key, value, text in (
         ("abi_id", "0x1", "abi_id 0x0000000000000001, this package has"),
         ("format_version", 99, "record format 99, this package has 1"),
         ("abi_id", None, "no readable manifest"),
     ):
-        manifest.write_text(json.dumps({**hwh.manifest("csim", 1), key: value}))
+        manifest.write_text(json.dumps({**written, key: value}))
         with pytest.raises(AbiMismatch, match=text):
             SpeckvOverlay(bitfile, device=device)
     manifest.unlink()
@@ -432,8 +433,7 @@ def test_a_manifest_of_another_spec_is_refused_before_the_download(tmp_path):
 
 def test_a_register_map_of_another_spec_is_refused(tmp_path):
     bitfile = hwh.write_overlay(tmp_path)
-    description = bitfile.with_suffix(".hwh")
-    description.write_text(description.read_text().replace("records_1", "records_x"))
+    boards.redescribe(bitfile, hwh.render_hwh(2).replace("records_1", "records_x"))
     device = CsimDevice("moved")
     overlay = SpeckvOverlay(bitfile, device=device)
     with pytest.raises(AbiMismatch, match="kv_compress_0: register records_1 is at None"):

@@ -74,7 +74,7 @@ static inline void load_beats(const ap_uint<512>* port, uint64_t index, uint32_t
 BURST:
   for (uint32_t i = 0; i < beats; ++i) {
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = MAX_BLOCK_BEATS
-#pragma HLS PIPELINE II = 1  // one beat a cycle keeps m_axi full
+#pragma HLS PIPELINE II = BEAT_CYCLES  // one beat a cycle keeps m_axi full
     load_beat(port, index + i, buffer[i]);
   }
 #else
@@ -88,7 +88,7 @@ static inline void store_beats(ap_uint<512>* port, uint64_t index, uint32_t beat
 BURST:
   for (uint32_t i = 0; i < beats; ++i) {
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = MAX_BLOCK_BEATS
-#pragma HLS PIPELINE II = 1  // one beat a cycle keeps m_axi full
+#pragma HLS PIPELINE II = BEAT_CYCLES  // one beat a cycle keeps m_axi full
     store_beat(port, index + i, buffer[i]);
   }
 #else
@@ -103,7 +103,7 @@ static inline void load_lanes(const ap_uint<512>* port, uint64_t index, uint32_t
 BURST:
   for (uint32_t i = 0; i < beats; ++i) {
 #pragma HLS LOOP_TRIPCOUNT min = 32 max = MAX_BLOCK_BEATS
-#pragma HLS PIPELINE II = 1  // one beat a cycle keeps m_axi full
+#pragma HLS PIPELINE II = BEAT_CYCLES  // one beat a cycle keeps m_axi full
     uint8_t beat[BEAT_BYTES];
     load_beat(port, index + i, beat);
     beat_to_lanes(beat, buffer[first + i]);
@@ -119,7 +119,7 @@ static inline void store_lanes(ap_uint<512>* port, uint64_t index, uint32_t beat
 BURST:
   for (uint32_t i = 0; i < beats; ++i) {
 #pragma HLS LOOP_TRIPCOUNT min = 32 max = MAX_BLOCK_BEATS
-#pragma HLS PIPELINE II = 1  // one beat a cycle keeps m_axi full
+#pragma HLS PIPELINE II = BEAT_CYCLES  // one beat a cycle keeps m_axi full
     uint8_t beat[BEAT_BYTES];
     lanes_to_beat(buffer[first + i], beat);
     store_beat(port, index + i, beat);

@@ -38,7 +38,7 @@ SPECKV_INLINE void load_section(const ap_uint<512>* image, uint64_t line, uint32
 LOAD:
   for (uint32_t i = 0; i * EACH < count; ++i) {
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = MOST_BEATS
-#pragma HLS PIPELINE II = 1  // one beat a cycle keeps m_axi full
+#pragma HLS PIPELINE II = BEAT_CYCLES  // one beat a cycle keeps m_axi full
     uint8_t beat[BEAT_BYTES];
     load_beat(image, line + i, beat);
   SPLIT:

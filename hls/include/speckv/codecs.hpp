@@ -1,4 +1,5 @@
 // Which function codes a block: scheme and element type to codec. A new scheme joins here and in LAST_SCHEME.
+// What has_scheme() denies is constant, so a build without a scheme has none of its hardware.
 #pragma once
 #include "speckv/int4_decode.hpp"
 #include "speckv/int4_encode.hpp"
@@ -41,18 +42,22 @@ static inline Coded encode_payload(uint8_t& scheme, uint8_t dtype, const Geometr
   SPECKV_ONCHIP(Int4Groups, work);  // by reference: natively its address is looked up once
   switch (scheme) {
     case SPECKV_SCHEME_INT8_DELTA_RLE:
+      if (!has_scheme(SPECKV_SCHEME_INT8_DELTA_RLE)) break;
       return fp16 ? int8_encode_fp16(g, block, payload) : int8_encode_bf16(g, block, payload);
     case SPECKV_SCHEME_INT4:
+      if (!has_scheme(SPECKV_SCHEME_INT4)) break;
       return fp16 ? int4_encode_fp16(g, block, work, payload) : int4_encode_bf16(g, block, work, payload);
     case SPECKV_SCHEME_LOSSLESS: {
+      if (!has_scheme(SPECKV_SCHEME_LOSSLESS)) break;
       SPECKV_ONCHIP(LosslessEncodeWork, lossless);
       return fp16                         ? lossless_encode_fp16(g, block, lossless, payload)
              : dtype == SPECKV_DTYPE_BF16 ? lossless_encode_bf16(g, block, lossless, payload)
                                           : lossless_encode_fp32(g, block, lossless, payload);
     }
     default:
-      return Coded{false, 0, 0};  // raw
+      break;
   }
+  return Coded{false, 0, 0};  // raw
 }
 
 static inline Verdict decode_payload(uint8_t scheme, uint8_t dtype, const Geometry& g, const Calibrated& with,
@@ -62,12 +67,15 @@ static inline Verdict decode_payload(uint8_t scheme, uint8_t dtype, const Geomet
   SPECKV_ONCHIP(Int4Scales, scales);
   switch (scheme) {
     case SPECKV_SCHEME_INT8_DELTA_RLE:
+      if (!has_scheme(SPECKV_SCHEME_INT8_DELTA_RLE)) break;
       return fp16 ? int8_decode_fp16(g, params, bytes, payload, block)
                   : int8_decode_bf16(g, params, bytes, payload, block);
     case SPECKV_SCHEME_INT4:
+      if (!has_scheme(SPECKV_SCHEME_INT4)) break;
       return fp16 ? int4_decode_fp16(g, params, scales, payload, block)
                   : int4_decode_bf16(g, params, scales, payload, block);
     case SPECKV_SCHEME_KLT: {
+      if (!has_scheme(SPECKV_SCHEME_KLT)) break;
       SPECKV_ONCHIP(KltDecodeWork, klt);
       return fp16 ? klt_decode_fp16(g, with.image, *with.unit, with.first_position, params, bytes, payload,
                                     klt, block)
@@ -75,14 +83,16 @@ static inline Verdict decode_payload(uint8_t scheme, uint8_t dtype, const Geomet
                                     klt, block);
     }
     case SPECKV_SCHEME_LOSSLESS: {
+      if (!has_scheme(SPECKV_SCHEME_LOSSLESS)) break;
       SPECKV_ONCHIP(LosslessDecodeWork, lossless);
       return fp16                         ? lossless_decode_fp16(g, params, bytes, payload, lossless, block)
              : dtype == SPECKV_DTYPE_BF16 ? lossless_decode_bf16(g, params, bytes, payload, lossless, block)
                                           : lossless_decode_fp32(g, params, bytes, payload, lossless, block);
     }
     default:
-      return wrong(SPECKV_STATUS_BAD_SCHEME, scheme, LAST_SCHEME);
+      break;
   }
+  return wrong(SPECKV_STATUS_BAD_SCHEME, scheme, LAST_SCHEME);
 }
 
 // Payload bytes that the scheme can have made from this shape.

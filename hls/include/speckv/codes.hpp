@@ -42,7 +42,7 @@ CLEAR:
   for (uint32_t r = 0; r < BLOCK_ROWS; ++r) acc[r] = 0;
 BEATS:
   for (uint32_t i = 0; i < INPUTS / CODE_INPUTS; ++i) {
-#pragma HLS PIPELINE II = 1  // one beat a cycle keeps m_axi full
+#pragma HLS PIPELINE II = BEAT_CYCLES  // one beat a cycle keeps m_axi full
     uint8_t beat[BEAT_BYTES];
     load_beat(image, line + i, beat);
   ARRAY:

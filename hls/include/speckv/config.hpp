@@ -22,6 +22,11 @@
 #define SPECKV_VARIANT native
 #endif
 
+// Lanes that the hardware has: 32, or fewer on boards whose memory ports are narrow (overlay/build.py).
+#ifndef SPECKV_LANES_A_CYCLE
+#define SPECKV_LANES_A_CYCLE 32
+#endif
+
 // Stage functions must be inlined into the function that carries SPECKV_CLONES, or they would run at the
 // baseline's instruction set.
 #ifdef __SYNTHESIS__
@@ -72,6 +77,14 @@
 #endif
 
 static_assert(SPECKV_AXI_BITS == 512 && SPECKV_LINE_BYTES == 64, "a beat is a line of 64 bytes");
+static_assert(SPECKV_LANES_A_CYCLE == 32 || SPECKV_LANES_A_CYCLE == 16 || SPECKV_LANES_A_CYCLE == 8 ||
+                  SPECKV_LANES_A_CYCLE == 4,
+              "a beat takes 1, 2, 4 or 8 cycles");
+static_assert(SPECKV_MAX_BLOCK_BYTES % 8192 == 0,
+              "blocks of whole 8 KiB: one head of the smallest usual shape");
+static_assert((SPECKV_SCHEMES & 1) &&
+                  (!(SPECKV_SCHEMES >> SPECKV_SCHEME_KLT & 1) || (SPECKV_SCHEMES >> SPECKV_SCHEME_INT4 & 1)),
+              "every scheme falls back to raw, klt to int4");
 static_assert(SPECKV_LANES == 32 && SPECKV_GROUP == 32, "a beat is 32 lanes of 16 bits and one group");
 
 namespace speckv {
@@ -79,6 +92,10 @@ inline namespace SPECKV_VARIANT {
 
 constexpr uint32_t LANES = SPECKV_LANES;
 constexpr uint32_t BEAT_BYTES = SPECKV_LINE_BYTES;
+// With fewer lanes loops over beats share operators, and the buffers need fewer banks.
+constexpr uint32_t LANES_A_CYCLE = SPECKV_LANES_A_CYCLE;
+constexpr uint32_t BYTES_A_CYCLE = 2 * LANES_A_CYCLE;
+constexpr uint32_t BEAT_CYCLES = LANES / LANES_A_CYCLE;
 // Pragmas take the name of a constexpr; a macro would not be expanded there.
 constexpr uint32_t MAX_BATCH = SPECKV_MAX_BATCH;
 constexpr uint32_t MAX_BLOCK_BYTES = SPECKV_MAX_BLOCK_BYTES;
@@ -118,6 +135,11 @@ struct Verdict {
   uint32_t value;
   uint32_t limit;
 };
+
+// Whether this build has a scheme: false in a constant expression takes its hardware away.
+SPECKV_INLINE constexpr bool has_scheme(uint8_t scheme) {
+  return scheme < 32 && (SPECKV_SCHEMES >> scheme & 1);
+}
 
 SPECKV_INLINE Verdict fine() { return Verdict{SPECKV_STATUS_OK, 0, 0}; }
 

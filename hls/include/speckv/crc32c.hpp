@@ -61,7 +61,7 @@ static inline uint32_t crc32c_beats(uint32_t state, const uint8_t beats[][BEAT_B
 WHOLE:
   for (uint32_t i = 0; i < whole; ++i) {
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = MAX_BLOCK_BEATS
-#pragma HLS PIPELINE II = 1  // one beat a cycle keeps m_axi full
+#pragma HLS PIPELINE II = BEAT_CYCLES  // one beat a cycle keeps m_axi full
     state = crc32c_beat(state, beats[i]);
   }
 REST:

@@ -109,7 +109,7 @@ SPECKV_INLINE void read_scales(const Int4Plan& p, const uint8_t payload[][BEAT_B
 GROUPS:
   for (uint32_t i = 0; i < p.groups; i += HALF) {
 #pragma HLS LOOP_TRIPCOUNT min = 2 max = 256
-#pragma HLS PIPELINE II = 1  // 16 groups a cycle
+#pragma HLS PIPELINE II = BEAT_CYCLES  // 16 groups a cycle
     uint8_t code_bytes[HALF], z_low[HALF], z_high[HALF / 2], nibbles[HALF];
     uint16_t codes[HALF], z[HALF], z_top[HALF];
     get_bytes<HALF>(payload, p.codes + i, code_bytes);
@@ -182,7 +182,7 @@ TOKEN_GROUPS:
       TOKENS:
         for (uint32_t t = t0; t < t0 + tokens; ++t) {
 #pragma HLS LOOP_TRIPCOUNT min = 16 max = 32
-#pragma HLS PIPELINE II = 1  // one segment a cycle
+#pragma HLS PIPELINE II = BEAT_CYCLES  // one segment a cycle
           dequantise_segment<F, 1, REAL>(payload, p.data, s, group, r, block, first, t * p.row + head + dim,
                                          width);
         }
@@ -202,7 +202,7 @@ HEADS:
   SEGMENTS:
     for (uint32_t dim = 0; dim < g.head_dim; dim += LANES) {
 #pragma HLS LOOP_TRIPCOUNT min = 2 max = 8
-#pragma HLS PIPELINE II = 1  // one segment a cycle
+#pragma HLS PIPELINE II = BEAT_CYCLES  // one segment a cycle
       const uint32_t width = segment_width(g.head_dim, dim);
       dequantise_segment<F, 0, REAL>(payload, p.data, s, group, r, block, first, head + dim, width);
       ++group;

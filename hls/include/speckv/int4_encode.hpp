@@ -71,7 +71,7 @@ TOKEN_GROUPS:
       TOKENS:
         for (uint32_t t = t0; t < t0 + tokens; ++t) {
 #pragma HLS LOOP_TRIPCOUNT min = 16 max = 32
-#pragma HLS PIPELINE II = 1  // one segment a cycle
+#pragma HLS PIPELINE II = BEAT_CYCLES  // one segment a cycle
           quantise_segment<F, 1>(block, first, t * p.row + head + dim, width, w, group, p.data, payload);
         }
       }
@@ -89,7 +89,7 @@ HEADS:
   SEGMENTS:
     for (uint32_t dim = 0; dim < g.head_dim; dim += LANES) {
 #pragma HLS LOOP_TRIPCOUNT min = 2 max = 8
-#pragma HLS PIPELINE II = 1  // one segment a cycle
+#pragma HLS PIPELINE II = BEAT_CYCLES  // one segment a cycle
       const uint32_t width = segment_width(g.head_dim, dim);
       quantise_segment<F, 0>(block, first, head + dim, width, w, group, p.data, payload);
       ++group;

@@ -84,7 +84,7 @@ CLEAR:
 TOKENS:
   for (uint32_t t = 0; t < tokens; ++t) {
 #pragma HLS LOOP_TRIPCOUNT min = 16 max = 32
-#pragma HLS PIPELINE II = 1  // a window a cycle; a compare is all that feeds back
+#pragma HLS PIPELINE II = BEAT_CYCLES  // a window a cycle; a compare is all that feeds back
     SPECKV_WINDOW(x, block, at + t * row);
     widen_range(x, low, high);
   }
@@ -136,7 +136,7 @@ HEADS:
   SEGMENTS:
     for (uint32_t dim = 0; dim < g.head_dim; dim += LANES) {
 #pragma HLS LOOP_TRIPCOUNT min = 2 max = 8
-#pragma HLS PIPELINE II = 1  // one segment a cycle into a compare tree
+#pragma HLS PIPELINE II = BEAT_CYCLES  // one segment a cycle into a compare tree
       const uint32_t at = first + head + dim;
       SPECKV_WINDOW(x, block, at);
       SPECKV_WINDOW(y, block, at + segment_width(g.head_dim, dim) - HALF);
@@ -167,7 +167,7 @@ SPECKV_INLINE int32_t largest_magnitude(uint32_t groups, const Int4Groups& w) {
 GROUPS:
   for (uint32_t i = 0; i < groups; i += HALF) {
 #pragma HLS LOOP_TRIPCOUNT min = 2 max = 256
-#pragma HLS PIPELINE II = 1  // 16 groups a cycle
+#pragma HLS PIPELINE II = BEAT_CYCLES  // 16 groups a cycle
     const int16_t c = window_magnitude(&w.low[i], &w.high[i]);
     top = c > top ? c : top;
   }
@@ -206,7 +206,7 @@ SPECKV_INLINE int32_t find_steps(uint32_t groups, int32_t top_field, Int4Groups&
 GROUPS:
   for (uint32_t i = 0; i < groups; i += HALF) {
 #pragma HLS LOOP_TRIPCOUNT min = 2 max = 256
-#pragma HLS PIPELINE II = 1  // 16 groups a cycle
+#pragma HLS PIPELINE II = BEAT_CYCLES  // 16 groups a cycle
     const int32_t t = window_steps<F>(&w.low[i], &w.high[i], base, &w.step[i]);
     top = t > top ? t : top;
   }
@@ -278,7 +278,7 @@ SPECKV_INLINE void code_groups(const Int4Plan& p, int32_t exponent, int32_t k, I
 GROUPS:
   for (uint32_t i = 0; i < p.groups; i += HALF) {
 #pragma HLS LOOP_TRIPCOUNT min = 2 max = 256
-#pragma HLS PIPELINE II = 1  // 16 groups a cycle
+#pragma HLS PIPELINE II = BEAT_CYCLES  // 16 groups a cycle
     uint8_t code_bytes[HALF], z_low[HALF], z_high[HALF / 2], nibbles[HALF];
     uint16_t codes[HALF], z[HALF], z_top[HALF];
     int32_t mantissa[HALF];

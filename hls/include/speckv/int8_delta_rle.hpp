@@ -26,7 +26,7 @@ CLEAR:
 ABSMAX:
   for (uint32_t i = 0; i < beats; ++i) {
 #pragma HLS LOOP_TRIPCOUNT min = 32 max = MAX_BLOCK_BEATS
-#pragma HLS PIPELINE II = 1  // one beat a cycle; the tree over lanes comes after the loop
+#pragma HLS PIPELINE II = BEAT_CYCLES  // one beat a cycle; the tree over lanes comes after the loop
   LANE:
     for (uint32_t l = 0; l < LANES; ++l) {
 #pragma HLS UNROLL
@@ -112,7 +112,7 @@ SPECKV_INLINE void encode_runs(const uint16_t block[][LANES], uint32_t first, ui
 BEATS:
   for (uint32_t i = 0; i < beats; ++i) {
 #pragma HLS LOOP_TRIPCOUNT min = 32 max = MAX_BLOCK_BEATS
-#pragma HLS PIPELINE II = 1  // one beat a cycle, as fast as it was read
+#pragma HLS PIPELINE II = BEAT_CYCLES  // one beat a cycle, as fast as it was read
     uint8_t q[LANES + 1], delta[LANES];
     q[0] = last;
   QUANTISE:
@@ -173,7 +173,7 @@ SPECKV_INLINE void dequantise_table(uint32_t absmax, uint16_t table[2 * (LEVELS 
   const uint32_t mantissa = uint32_t(mantissa_of<F>(int32_t(absmax)));
 TABLE:
   for (uint32_t q = 0; q <= uint32_t(LEVELS); ++q) {
-#pragma HLS PIPELINE II = 1  // 128 cycles a kind, while the payload is still read
+#pragma HLS PIPELINE II = BEAT_CYCLES  // 128 cycles a kind, while the payload is still read
     const uint32_t n = q * mantissa;
     int32_t up = 0;
   NORMALISE:
@@ -196,7 +196,7 @@ SPECKV_INLINE uint32_t count_runs(const uint8_t payload[][BEAT_BYTES], uint32_t 
 COUNT:
   for (uint32_t p = begin; p < end; p += 2) {
 #pragma HLS LOOP_TRIPCOUNT min = 4 max = 65536
-#pragma HLS PIPELINE II = 1
+#pragma HLS PIPELINE II = BEAT_CYCLES
     total += payload[p / BEAT_BYTES][p % BEAT_BYTES] + 1u;
   }
   return total;
@@ -213,7 +213,7 @@ BEATS:
 #pragma HLS LOOP_TRIPCOUNT min = 32 max = MAX_BLOCK_BEATS
   LANE:
     for (uint32_t l = 0; l < LANES; ++l) {
-#pragma HLS PIPELINE II = 1  // a value a cycle: the next pair depends on this one's count
+#pragma HLS PIPELINE II = BEAT_CYCLES  // a value a cycle: the next pair depends on this one's count
       const bool next = left == 0;
       const uint32_t beat = at / BEAT_BYTES, byte = at % BEAT_BYTES;
       // `at` may stand one past the last pair only when no value is due any more: left > 0 till then.

@@ -110,7 +110,7 @@ SPECKV_INLINE void angles_of(const Unit& u, const KltTables& t, uint32_t positio
 PAIRS:
   for (uint32_t i = 0; i < u.pairs; ++i) {
 #pragma HLS LOOP_TRIPCOUNT min = 0 max = 128
-#pragma HLS PIPELINE II = 1  // one 64 x 32 bit product, four 16-bit ones
+#pragma HLS PIPELINE II = BEAT_CYCLES  // one 64 x 32 bit product, four 16-bit ones
     const uint32_t phase = uint32_t((t.turns.data[i] * position) >> 48);
     const int16_t *coarse = table + 2 * (phase >> 8), *fine = table + 2 * (256 + (phase & 255));
     angles.cosine[i] = rotation_round(coarse[0] * fine[0] - coarse[1] * fine[1]);
@@ -126,7 +126,7 @@ SPECKV_INLINE void rotate_head(const Unit& u, const Angles& angles, int32_t* hea
   NEIGHBOURS:
     for (uint32_t i = 0; i < pairs; ++i) {
 #pragma HLS LOOP_TRIPCOUNT min = 0 max = 128
-#pragma HLS PIPELINE II = 1  // four products
+#pragma HLS PIPELINE II = BEAT_CYCLES  // four products
       const int32_t a = head[2 * i], b = head[2 * i + 1], c = angles.cosine[i], s = SIGN * angles.sine[i];
       head[2 * i] = rotation_round(a * c + b * s);
       head[2 * i + 1] = rotation_round(b * c - a * s);
@@ -136,7 +136,7 @@ SPECKV_INLINE void rotate_head(const Unit& u, const Angles& angles, int32_t* hea
   HALVES:
     for (uint32_t i = 0; i < pairs; ++i) {
 #pragma HLS LOOP_TRIPCOUNT min = 0 max = 128
-#pragma HLS PIPELINE II = 1  // four products
+#pragma HLS PIPELINE II = BEAT_CYCLES  // four products
       const int32_t a = low[i], b = high[i], c = angles.cosine[i], s = SIGN * angles.sine[i];
       low[i] = rotation_round(a * c + b * s);
       high[i] = rotation_round(b * c - a * s);
@@ -167,7 +167,7 @@ CLEAR:
 BEATS:
   for (uint32_t at = 0; at < n; at += 16) {
 #pragma HLS LOOP_TRIPCOUNT min = 1 max = 2048
-#pragma HLS PIPELINE II = 1  // the array: half a beat of every row and token a cycle
+#pragma HLS PIPELINE II = BEAT_CYCLES  // the array: half a beat of every row and token a cycle
   ARRAY:
     for (uint32_t i = 0; i < MAC_ROWS * TILE; ++i) {
 #pragma HLS UNROLL  // rows times tokens

@@ -71,7 +71,7 @@ TOKENS:
     FIXED:
       for (uint32_t c = 0; c < n; ++c) {
 #pragma HLS LOOP_TRIPCOUNT min = 64 max = 1024
-#pragma HLS PIPELINE II = 1
+#pragma HLS PIPELINE II = BEAT_CYCLES
 #pragma HLS UNROLL factor = 32  // one beat a cycle
         const int32_t v = fixed_point<F>(bits[c], exponents[c]), a = v < 0 ? -v : v;
         const int32_t magnitude = bits[c] & 0x7FFF;
@@ -91,7 +91,7 @@ TOKENS:
     INPUTS:
       for (uint32_t c = 0; c < n; ++c) {
 #pragma HLS LOOP_TRIPCOUNT min = 64 max = 1024
-#pragma HLS PIPELINE II = 1
+#pragma HLS PIPELINE II = BEAT_CYCLES
 #pragma HLS UNROLL factor = 32  // one beat a cycle
         const uint32_t shift = bounded_shift(shifts[c]);
         const int32_t v = (line[c] - means[c] + int32_t((1u << shift) >> 1)) >> shift;

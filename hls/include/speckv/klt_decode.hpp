@@ -103,7 +103,7 @@ TOKENS:
     ROUND:
       for (uint32_t c = 0; c < n; ++c) {
 #pragma HLS LOOP_TRIPCOUNT min = 64 max = 1024
-#pragma HLS PIPELINE II = 1
+#pragma HLS PIPELINE II = BEAT_CYCLES
 #pragma HLS UNROLL factor = 32  // one beat a cycle
 #ifdef __SYNTHESIS__
         // rounding_of counts in eighths.

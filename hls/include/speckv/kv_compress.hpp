@@ -121,10 +121,11 @@ static void compress_one(const ap_uint<512>* blocks, ap_uint<512>* records, cons
 #pragma HLS DATAFLOW  // the three stages overlap from block to block
   CompressJob job;
   CodedJob coded;
+  // A bank a lane and a byte of a cycle: windows start anywhere.
   SPECKV_ONCHIP(BlockBuffer, block);
-#pragma HLS ARRAY_PARTITION variable = block complete dim = 2  // a bank a lane: any window in one cycle
+#pragma HLS ARRAY_PARTITION variable = block cyclic factor = LANES_A_CYCLE dim = 2
   SPECKV_ONCHIP(PayloadBuffer, payload);
-#pragma HLS ARRAY_PARTITION variable = payload complete dim = 2  // a bank a byte: planes start anywhere
+#pragma HLS ARRAY_PARTITION variable = payload cyclic factor = BYTES_A_CYCLE dim = 2
   read_block(blocks, descriptors, index, codebooks, job, block);
   code_block(job, codebooks, block, coded, payload);
 #ifdef __SYNTHESIS__

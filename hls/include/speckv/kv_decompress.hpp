@@ -102,10 +102,11 @@ static void decompress_one(const ap_uint<512>* records, ap_uint<512>* blocks, co
                            ap_uint<128>* completions, const CodebookPort& codebooks, uint32_t index) {
 #pragma HLS DATAFLOW  // the three stages overlap from record to record
   DecompressJob job, decoded;
+  // A bank a lane and a byte of a cycle: windows start anywhere.
   SPECKV_ONCHIP(PayloadBuffer, payload);
-#pragma HLS ARRAY_PARTITION variable = payload complete dim = 2  // a bank a byte: planes start anywhere
+#pragma HLS ARRAY_PARTITION variable = payload cyclic factor = BYTES_A_CYCLE dim = 2
   SPECKV_ONCHIP(BlockBuffer, block);
-#pragma HLS ARRAY_PARTITION variable = block complete dim = 2  // a bank a lane: any window in one cycle
+#pragma HLS ARRAY_PARTITION variable = block cyclic factor = LANES_A_CYCLE dim = 2
   read_record(records, descriptors, index, codebooks, job, payload);
 #ifdef __SYNTHESIS__
   decode_block(job, codebooks, payload, decoded, block);

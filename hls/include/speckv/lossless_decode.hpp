@@ -184,7 +184,7 @@ SPECKV_INLINE void lossless_join(uint32_t values, const LosslessDecodeWork& w, u
 ROUNDS:
   for (uint32_t i = 0; i < values; i += LANES) {
 #pragma HLS LOOP_TRIPCOUNT min = 32 max = 16384
-#pragma HLS PIPELINE II = 1
+#pragma HLS PIPELINE II = BEAT_CYCLES
     const uint8_t* in = w.side + i / 8 * L::REST_BITS;
     uint16_t out[LANES];
   TOP:

@@ -101,7 +101,7 @@ SPECKV_INLINE void lossless_rest(const uint16_t block[][LANES], uint32_t values,
 ROUNDS:
   for (uint32_t i = 0; i < values; i += LANES) {
 #pragma HLS LOOP_TRIPCOUNT min = 32 max = 16384
-#pragma HLS PIPELINE II = 1
+#pragma HLS PIPELINE II = BEAT_CYCLES
     uint8_t* out = side + i / 8 * L::REST_BITS;
     if (L::WIDE) {
       uint16_t high[LANES];
@@ -164,7 +164,7 @@ KINDS:
     CHANNELS:
       for (uint32_t channel = 0; channel < s.channels; channel += HALF, value += HALF) {
 #pragma HLS LOOP_TRIPCOUNT min = 4 max = 2048
-#pragma HLS PIPELINE II = 1  // half a round a cycle; histories lie four half rounds back or more
+#pragma HLS PIPELINE II = BEAT_CYCLES  // half a round a cycle; histories lie four half rounds back or more
         p.escapes = lossless_half_round<L>(w, block, value, channel, token, p.escapes);
       }
     }

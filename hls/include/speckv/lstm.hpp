@@ -64,7 +64,7 @@ template <uint32_t COUNT>
 SPECKV_INLINE void look_up(const int16_t* table, const uint16_t places[COUNT], int16_t values[COUNT]) {
 LOOK_UP:
   for (uint32_t i = 0; i < COUNT; ++i) {
-#pragma HLS PIPELINE II = 1  // two ports of the table: two looks a cycle where unrolled
+#pragma HLS PIPELINE II = BEAT_CYCLES  // two ports of the table: two looks a cycle where unrolled
     uint32_t at = places[i];
     SPECKV_SCALAR(at);
     values[i] = table[at] & 0x7FFF;
@@ -88,7 +88,7 @@ OUTPUT_GATES:
   look_up<GATE_ROWS>(sigmoid, places, values);
 CELLS:
   for (uint32_t u = 0; u < HIDDEN; ++u) {
-#pragma HLS PIPELINE II = 1  // two products a unit
+#pragma HLS PIPELINE II = BEAT_CYCLES  // two products a unit
     const int32_t i = values[u], f = values[HIDDEN + u], g = tanh_from(values[2 * HIDDEN + u]);
     const int32_t cell = saturated(rounded(f * c[u] + (i * g >> 3), 15), 32767);
     places[u] = sigmoid_place(cell, 4);
@@ -97,7 +97,7 @@ CELLS:
   look_up<HIDDEN>(sigmoid, places, values);
 OUT:
   for (uint32_t u = 0; u < HIDDEN; ++u) {
-#pragma HLS PIPELINE II = 1  // one product a unit
+#pragma HLS PIPELINE II = BEAT_CYCLES  // one product a unit
     h[u] = int8_t(saturated(rounded(values[3 * HIDDEN + u] * tanh_from(values[u]), 23), 127));
   }
 }
@@ -125,7 +125,7 @@ SPECKV_INLINE void load_row(const ap_uint<512>* image, const Model& m, uint32_t 
   const int32_t scale = load_value<uint8_t>(image, m.scales, row);
 INPUTS:
   for (uint32_t i = 0; i < RANK; ++i) {
-#pragma HLS PIPELINE II = 1
+#pragma HLS PIPELINE II = BEAT_CYCLES
     const CodePlace p = code_place(row % BLOCK_ROWS, i);
     x[i] = int8_t(code_of(load_value<uint8_t>(image, line, p.byte), p.shift) * scale);
   }

@@ -24,7 +24,7 @@ SPECKV_INLINE void mac_block(const ap_uint<512>* image, uint64_t line, const int
                              int32_t acc[BLOCK_ROWS]) {
 BEATS:
   for (uint32_t i = 0; i < INPUTS / BEAT_INPUTS; ++i) {
-#pragma HLS PIPELINE II = 1  // one beat a cycle keeps m_axi full
+#pragma HLS PIPELINE II = BEAT_CYCLES  // one beat a cycle keeps m_axi full
     uint8_t beat[BEAT_BYTES];
     load_beat(image, line + i, beat);
   ARRAY:

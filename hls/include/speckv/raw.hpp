@@ -10,7 +10,7 @@ static inline void raw_encode(uint32_t beats, const uint16_t block[][LANES], uin
 COPY:
   for (uint32_t i = 0; i < beats; ++i) {
 #pragma HLS LOOP_TRIPCOUNT min = 32 max = MAX_BLOCK_BEATS
-#pragma HLS PIPELINE II = 1  // one beat a cycle
+#pragma HLS PIPELINE II = BEAT_CYCLES  // one beat a cycle
     lanes_to_beat(block[i], payload[i]);
   }
 }
@@ -19,7 +19,7 @@ static inline void raw_decode(uint32_t beats, const uint8_t payload[][BEAT_BYTES
 COPY:
   for (uint32_t i = 0; i < beats; ++i) {
 #pragma HLS LOOP_TRIPCOUNT min = 32 max = MAX_BLOCK_BEATS
-#pragma HLS PIPELINE II = 1  // one beat a cycle
+#pragma HLS PIPELINE II = BEAT_CYCLES  // one beat a cycle
     beat_to_lanes(payload[i], block[i]);
   }
 }

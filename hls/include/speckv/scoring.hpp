@@ -26,7 +26,7 @@ CLASSES:
   BIASES:
     for (uint32_t i = 0; i < blocks_of(n) * BLOCK_ROWS; ++i) {
 #pragma HLS LOOP_TRIPCOUNT min = 8 max = CHUNK_ROWS
-#pragma HLS PIPELINE II = 1
+#pragma HLS PIPELINE II = BEAT_CYCLES
       logits[i] = load_value<int8_t>(image, m.class_bias, first + i) * int32_t(BIAS_STEP);
     }
     mac_blocks<RANK>(image, m.class_rows + first / BLOCK_ROWS * LINES, blocks_of(n), u, logits);

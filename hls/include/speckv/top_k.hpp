@@ -54,7 +54,7 @@ SPECKV_INLINE void offer_each(TopK<K>& top, uint32_t keep, const int32_t* scores
 SCORES:
   for (uint32_t i = 0; i < n; ++i) {
 #pragma HLS LOOP_TRIPCOUNT min = 8 max = 1024
-#pragma HLS PIPELINE II = 1  // one comparison with all registers
+#pragma HLS PIPELINE II = BEAT_CYCLES  // one comparison with all registers
     if (scores[i] >= top.entry[keep - 1].score) offer(top, Scored{scores[i], id_of(i)});
   }
 }

@@ -6,7 +6,11 @@
 namespace speckv {
 inline namespace SPECKV_VARIANT {
 
-constexpr uint8_t LAST_SCHEME = SPECKV_SCHEME_LOSSLESS;
+constexpr uint8_t LAST_SCHEME = has_scheme(SPECKV_SCHEME_LOSSLESS)         ? SPECKV_SCHEME_LOSSLESS
+                                : has_scheme(SPECKV_SCHEME_KLT)            ? SPECKV_SCHEME_KLT
+                                : has_scheme(SPECKV_SCHEME_INT4)           ? SPECKV_SCHEME_INT4
+                                : has_scheme(SPECKV_SCHEME_INT8_DELTA_RLE) ? SPECKV_SCHEME_INT8_DELTA_RLE
+                                                                           : SPECKV_SCHEME_RAW;
 
 SPECKV_INLINE bool head_dim_allowed(uint16_t d) {
   return d == 64 || d == 80 || d == 96 || d == 128 || d == 256;
@@ -18,7 +22,7 @@ SPECKV_INLINE bool tokens_allowed(uint16_t t) { return t == 16 || t == 32 || t =
 SPECKV_INLINE Verdict check_scheme(uint8_t scheme, uint8_t dtype) {
   const bool exact = scheme == SPECKV_SCHEME_RAW || scheme == SPECKV_SCHEME_LOSSLESS;
   const uint8_t last_dtype = exact ? SPECKV_DTYPE_FP32 : SPECKV_DTYPE_BF16;
-  return scheme > LAST_SCHEME ? wrong(SPECKV_STATUS_BAD_SCHEME, scheme, LAST_SCHEME)
+  return !has_scheme(scheme)  ? wrong(SPECKV_STATUS_BAD_SCHEME, scheme, LAST_SCHEME)
          : dtype > last_dtype ? wrong(SPECKV_STATUS_BAD_DTYPE, dtype, last_dtype)
                               : fine();
 }
@@ -75,7 +79,7 @@ SPECKV_INLINE Verdict check_format(const speckv_record_header& h) {
          : h.flags & ~uint32_t(SPECKV_FLAG_RAW) ? wrong(SPECKV_STATUS_BAD_FLAGS, h.flags, SPECKV_FLAG_RAW)
          : h.reserved0                          ? wrong(SPECKV_STATUS_BAD_FLAGS, h.reserved0, 0)
          : h.reserved1                          ? wrong(SPECKV_STATUS_BAD_FLAGS, h.reserved1, 0)
-         : h.scheme > LAST_SCHEME               ? wrong(SPECKV_STATUS_BAD_SCHEME, h.scheme, LAST_SCHEME)
+         : !has_scheme(h.scheme)                ? wrong(SPECKV_STATUS_BAD_SCHEME, h.scheme, LAST_SCHEME)
                                                 : fine();
 }
 
