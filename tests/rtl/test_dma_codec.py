@@ -7,6 +7,8 @@ import pytest
 from speckv_pynq.spec import Scheme
 from tests.rtl.simulate import simulate
 
+pytestmark = pytest.mark.slow  # in CI, the top's scenario goes through the same modules
+
 PARAMETERS = {"MaxBlockBytes": 32768}
 SCHEMES = [int(Scheme.RAW), int(Scheme.INT4)]  # that both codecs have
 
@@ -21,7 +23,6 @@ def test_blocks_go_there_and_back():
     run("there_and_back", latency=20, schemes=SCHEMES)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stall", [0.2, 0.5])
 def test_stalls_of_memory_change_nothing(stall):
     run("there_and_back", latency=5, stall=stall, reorder=True, count=60, schemes=SCHEMES)
