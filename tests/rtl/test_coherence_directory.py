@@ -23,6 +23,7 @@ def random_run(operations, stall=0.0, seed=1):
     )
 
 
+@pytest.mark.slow  # CI has every request in every state, below
 @pytest.mark.parametrize("stall", [0.0, 0.6])
 def test_random_requests_are_answered_as_by_the_reference(stall):
     assert random_run(4000, stall)["operations"] == 4000

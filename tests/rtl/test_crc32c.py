@@ -1,6 +1,10 @@
 """CRC32C in hardware equals the reference's for every length, and the CRC of two parts joins."""
 
+import pytest
+
 from tests.rtl.simulate import simulate
+
+pytestmark = pytest.mark.slow  # in CI, the codecs go through it
 
 
 def test_states_of_messages_of_every_length():

@@ -1,6 +1,10 @@
 """What the engine says of a descriptor before it touches a block."""
 
+import pytest
+
 from tests.rtl.simulate import simulate
+
+pytestmark = pytest.mark.slow  # in CI, the codecs go through it
 
 MAX_BLOCK_BYTES = 32768
 

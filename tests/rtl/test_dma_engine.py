@@ -8,6 +8,8 @@ from speckv_pynq.spec import DType, Scheme, Status
 from tests.hls.test_statuses import COMPRESS_FAULTS, DESCRIPTOR_FAULTS
 from tests.rtl.simulate import simulate
 
+pytestmark = pytest.mark.slow  # in CI, the top's scenario goes through it
+
 # As the HLS kernels are built, so that their table of faults holds.
 KERNELS = {"MaxBlockBytes": 1 << 20}
 LAST_SCHEME = int(Scheme.INT4)  # of the codecs in RTL

@@ -4,6 +4,8 @@ import pytest
 
 from tests.rtl.simulate import simulate
 
+pytestmark = pytest.mark.slow  # in CI, kv_decompress goes through it
+
 SIZE = {"MaxBlockBytes": 16384}
 
 
