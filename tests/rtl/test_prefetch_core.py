@@ -16,6 +16,7 @@ def test_all_of_it():
     assert got["descriptors_per_cycle"] > 0.15
 
 
+@pytest.mark.slow  # CI has the proof of the filter
 def test_a_small_filter_fetches_again_and_never_skips_a_block_that_is_not_there():
     build = BUILD | {"FilterSets": 2, "FilterWays": 2}
     got = simulate(
