@@ -159,7 +159,7 @@ module compress_encode
   for (genvar b = 0; b < 4; ++b) begin : g_bank
     logic write;
     assign write = groups_write && groups_eight == 2'(b);
-    simple_ram #(
+    ram_1r1w #(
         .Width(160),
         .Depth(2 << WordBits)
     ) i_quantise_groups (
@@ -171,7 +171,7 @@ module compress_encode
         .read_index_i({quantise_slot_q, quantise_word}),
         .data_o(quantise_groups[8*b+:8])
     );
-    simple_ram #(
+    ram_1r1w #(
         .Width(160),
         .Depth(2 << WordBits)
     ) i_planes_groups (

@@ -93,7 +93,7 @@ module cxl_mem_reads #(
 
   logic issue;
   assign issue = issue_valid_o && issue_ready_i;
-  round_robin_pick #(
+  round_robin #(
       .Requests(Entries)
   ) pick_issue (
       .clk_i,
@@ -105,7 +105,7 @@ module cxl_mem_reads #(
   );
   assign issue_line_o = line_q[issue_id_o];
 
-  round_robin_pick #(
+  round_robin #(
       .Requests(Entries)
   ) pick_drs (
       .clk_i,
@@ -119,7 +119,7 @@ module cxl_mem_reads #(
   assign drs_poison_o = poison_q[drs_index];
   assign drs_data_o = no_data_q[drs_index] ? '1 : data_q[drs_index];
 
-  round_robin_pick #(
+  round_robin #(
       .Requests(Entries)
   ) pick_ndr (
       .clk_i,

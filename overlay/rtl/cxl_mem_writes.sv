@@ -85,7 +85,7 @@ module cxl_mem_writes #(
 
   logic issue;
   assign issue = issue_valid_o && issue_ready_i;
-  round_robin_pick #(
+  round_robin #(
       .Requests(Entries)
   ) pick_issue (
       .clk_i,
@@ -98,7 +98,7 @@ module cxl_mem_writes #(
   assign issue_line_o = line_q[issue_id_o];
   assign {issue_poison_o, issue_strobe_o, issue_data_o} = data_q[issue_id_o];
 
-  round_robin_pick #(
+  round_robin #(
       .Requests(Entries)
   ) pick_ndr (
       .clk_i,

@@ -172,19 +172,23 @@ module entropy_decoder
   assign job_ready_o = free_o[job_context_i];
   assign request = (symbols_room ? wants_round : '0) | ((end_ready && !ending_q) ? wants_end : '0);
 
+  logic requested, grants;
+  logic [ContextBits-1:0] granted;
   round_robin #(
-      .Count(Contexts)
+      .Requests(Contexts)
   ) turns (
       .clk_i,
       .rst_i,
       .request_i(request),
-      .enable_i (!hold_round),
-      .grant_o  (grant)
+      .taken_i  (grants),
+      .valid_o  (requested),
+      .index_o  (granted)
   );
+  assign grants = requested && !hold_round;
+  assign grant  = Contexts'(grants) << granted;
 
   round_t pipe_q[1:Write];
   round_t chosen;
-  logic [ContextBits-1:0] granted;
   logic [MapBits+4:0] pair_q;
   logic [1:0] odd_q;
   logic start_end;
@@ -194,8 +198,6 @@ module entropy_decoder
   assign start_end   = (grant & wants_end) != '0;
 
   always_comb begin
-    granted = '0;
-    for (int c = 0; c < Contexts; ++c) if (grant[c]) granted = granted | ContextBits'(c);
     chosen = pipe_q[1];
     chosen.half = half[pipe_q[1].context_id];
     chosen.last = last[pipe_q[1].context_id];

@@ -110,7 +110,7 @@ module int4_extremes #(
     eight_t data;
     assign write = key_write || (value_write && lane_q[3][4:3] == 2'(b));
     assign data  = key_q[3] ? widened[b] : gathered;
-    simple_ram #(
+    ram_1r1w #(
         .Width(256),
         .Depth(Depth)
     ) i_kept (
@@ -122,7 +122,7 @@ module int4_extremes #(
         .read_index_i(word_q[2]),
         .data_o(kept[b])
     );
-    simple_ram #(
+    ram_1r1w #(
         .Width(256),
         .Depth(Depth)
     ) i_bank (

@@ -35,7 +35,7 @@ module int4_scales #(
   for (genvar b = 0; b < 2; ++b) begin : g_bank
     logic [WordBits:0] index;
     assign index = {bank_i, b == 0 ? even : odd};
-    simple_ram #(
+    ram_1r1w #(
         .Width(128),
         .Depth(Depth)
     ) i_code (
@@ -47,7 +47,7 @@ module int4_scales #(
         .read_index_i(index),
         .data_o(read[b].code)
     );
-    simple_ram #(
+    ram_1r1w #(
         .Width(128),
         .Depth(Depth)
     ) i_low (
@@ -59,7 +59,7 @@ module int4_scales #(
         .read_index_i(index),
         .data_o(read[b].low)
     );
-    simple_ram #(
+    ram_1r1w #(
         .Width(64),
         .Depth(Depth)
     ) i_high (

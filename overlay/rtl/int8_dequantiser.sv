@@ -92,7 +92,7 @@ module int8_dequantiser (
   end
   for (genvar l = 0; l < 32; ++l) begin : g_lane
     logic [14:0] read;
-    simple_ram #(
+    ram_1r1w #(
         .Width(15),
         .Depth(1024)
     ) i_magnitudes (

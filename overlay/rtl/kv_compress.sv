@@ -170,7 +170,7 @@ module kv_compress
   logic encode_read, emit_read;
   logic [RingBits-1:0] encode_index, emit_index;
   logic [511:0] encode_data, emit_data;
-  simple_ram #(
+  ram_1r1w #(
       .Depth(RingBeats),
       .Style("ultra")
   ) i_encode_ring (
@@ -182,7 +182,7 @@ module kv_compress
       .read_index_i(encode_index),
       .data_o(encode_data)
   );
-  simple_ram #(
+  ram_1r1w #(
       .Depth(RingBeats),
       .Style("ultra")
   ) i_emit_ring (
@@ -251,7 +251,7 @@ module kv_compress
   logic [RingBits-1:0] payload_index;
   logic [RingBits:0] payload_end_q, payload_start_q, payload_read_q;
   logic [511:0] payload_read_data;
-  simple_ram #(
+  ram_1r1w #(
       .Depth(RingBeats),
       .Style("ultra")
   ) i_payload_ring (

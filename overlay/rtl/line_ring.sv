@@ -59,7 +59,7 @@ module line_ring #(
   logic [1:0] valid_q;
   logic [1:0][TagBits-1:0] tags_q;
   logic [$clog2(QueueDepth):0] waiting;
-  simple_ram #(
+  ram_1r1w #(
       .Width(512),
       .Depth(Lines),
       .Style("ultra")

@@ -155,7 +155,7 @@ module prefetch_fetches
   page_table_entry_t entry;
   descriptor_t descriptor;
   logic [63:0] slot_offset;
-  round_robin_pick #(
+  round_robin #(
       .Requests(Entries)
   ) pick_mapped (
       .clk_i,
@@ -207,7 +207,7 @@ module prefetch_fetches
   // Reports of filled slots.
   logic report_valid, report_ready;
   logic [IndexBits-1:0] report;
-  round_robin_pick #(
+  round_robin #(
       .Requests(Entries)
   ) pick_filled (
       .clk_i,
@@ -233,7 +233,7 @@ module prefetch_fetches
   // What is undone: out of the filter first; the slot goes back in the same cycle.
   logic undo_valid, undo, return_ready;
   logic [IndexBits-1:0] undo_index;
-  round_robin_pick #(
+  round_robin #(
       .Requests(Entries)
   ) pick_undoing (
       .clk_i,

@@ -3,8 +3,8 @@
 // A memory with one write port and one read port of one clock; a read gives its word in the next cycle and holds it
 // while `read_i` is low. A word that is written while it is read comes out as it was before.
 module ram_1r1w #(
-    parameter int unsigned Width = 64,
-    parameter int unsigned Depth = 256,
+    parameter int unsigned Width = 512,
+    parameter int unsigned Depth = 512,
     parameter Style = "block",  // distributed, block or ultra
     localparam int unsigned IndexBits = Depth > 1 ? $clog2(Depth) : 1
 ) (
