@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from hypothesis import strategies as st
 
@@ -9,6 +11,8 @@ from speckv_pynq import spec
 from speckv_pynq.reference import BlockInfo
 from speckv_pynq.spec import DType, Kind
 
+# layers; key, value float16 (blocks, tokens, heads, head_dim): of a real cache
+REAL_BLOCKS = Path(__file__).parent / "data/smollm2_blocks.npz"
 INFINITY = {DType.FP16: 0x7C00, DType.BF16: 0x7F80}
 FINITE_CASES = (
     "any_finite",

@@ -25,13 +25,12 @@ from speckv_pynq.codebook import Codebook
 from speckv_pynq.reference import BlockInfo, decode_record, encode_record
 from speckv_pynq.reference.record import SCHEMES
 from speckv_pynq.spec import DType, Kind, Scheme
-from tests.blocks import identity
+from tests.blocks import REAL_BLOCKS, identity
 from tests.codebooks import Shape, random_codebook
 
 FOLDER = Path(__file__).parent / "golden"
 RECORDS, MANIFEST = FOLDER / "records.bin", FOLDER / "manifest.json"
 CODEBOOK = FOLDER / "codebook.safetensors"
-REAL_BLOCKS = Path(__file__).parents[1] / "data/smollm2_blocks.npz"
 STYLES = ("zeros", "runs", "normal", "wide", "any")
 
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from speckv_pynq import spec
 from speckv_pynq.reference import BlockInfo
 from speckv_pynq.spec import DType, Scheme
-from tests.blocks import to_bits, to_floats
+from tests.blocks import REAL_BLOCKS, to_bits, to_floats
 from tests.hls.kernels import Kernels
 from tests.hls.test_agrees_with_reference import assert_agrees
 
-with np.load(Path(__file__).parents[1] / "data/smollm2_blocks.npz") as file:
+with np.load(REAL_BLOCKS) as file:
     LAYERS, KEY, VALUE = (file[name] for name in ("layers", "key", "value"))
 INFO = BlockInfo(*KEY.shape[1:])
 

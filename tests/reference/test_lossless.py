@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from speckv_pynq.errors import RecordError
 from speckv_pynq.reference import BlockInfo, decode_record, encode_record, lossless, rans
 from speckv_pynq.reference.lossless import ESCAPE, FREQUENCY, LAYOUTS, START
 from speckv_pynq.spec import DType, Flag, Kind, Scheme, Status
-from tests.blocks import FINITE_CASES, blocks, identity, make_bits, shapes, to_bits
+from tests.blocks import FINITE_CASES, REAL_BLOCKS, blocks, identity, make_bits, shapes, to_bits
 from tests.records import header_of
 
 SHAPE = (16, 1, 64)
@@ -79,7 +78,7 @@ def test_random_bits_fall_back_to_raw() -> None:
 @pytest.mark.parametrize(("dtype", "least"), [(DType.FP16, 1.17), (DType.BF16, 1.49)])
 def test_real_blocks_shrink(dtype: DType, least: float) -> None:
     """A few blocks of a model in fp32, rounded; a model's own fp16 and bf16 caches come to the same."""
-    with np.load(Path(__file__).parents[1] / "data/smollm2_blocks.npz") as file:
+    with np.load(REAL_BLOCKS) as file:
         key, value = file["key"], file["value"]
     records = [
         encode_record(

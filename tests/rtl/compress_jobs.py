@@ -5,17 +5,15 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
 from speckv_pynq import spec
 from speckv_pynq.reference import BlockInfo, encode_record
 from speckv_pynq.spec import DType, Flag, Kind, Scheme, Status
-from tests.blocks import FINITE_CASES, identity, make_bits, to_bits
+from tests.blocks import FINITE_CASES, REAL_BLOCKS, identity, make_bits, to_bits
+from tests.rtl.beats import LINE, completion_of, to_beats
 
-REAL = Path(__file__).parents[1] / "data/smollm2_blocks.npz"
-LINE = spec.LINE_BYTES
 SCHEMES = (Scheme.RAW, Scheme.INT8_DELTA_RLE, Scheme.INT4)
 CASES = (*FINITE_CASES, "any")  # the last: values that are not finite, too
 
@@ -29,17 +27,6 @@ class Job:
     record: list[int]
     completion: int
     tags: dict[str, object] = field(default_factory=dict)
-
-
-def to_beats(data: bytes) -> list[int]:
-    return [int.from_bytes(data[i : i + LINE], "little") for i in range(0, len(data), LINE)]
-
-
-def completion_of(
-    status: int, flags: int = 0, record_bytes: int = 0, value: int = 0, limit: int = 0
-) -> int:
-    row = np.array([(status, flags, record_bytes, value, limit)], spec.COMPLETION)
-    return int.from_bytes(row.tobytes(), "little")
 
 
 def descriptor_of(info: BlockInfo, scheme: int, **fields: int) -> int:
@@ -114,7 +101,7 @@ def random_jobs(
 
 def real_blocks() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """-> layers; keys and values float16 (blocks, tokens, heads, head_dim)."""
-    with np.load(REAL) as file:
+    with np.load(REAL_BLOCKS) as file:
         return file["layers"], file["key"], file["value"]
 
 

@@ -16,10 +16,11 @@ from speckv_pynq.errors import RecordError
 from speckv_pynq.reference import BlockInfo, decode_record, encode_record
 from speckv_pynq.reference.record import BITS
 from speckv_pynq.spec import DType, Kind, Move, Scheme, Status
+from tests.blocks import identity
 from tests.rtl.axi import AxiMemory
+from tests.rtl.beats import LINE, LOW_WORD, completion_of
 from tests.rtl.bench import Receiver, Sender, run_streams
 
-LINE = spec.LINE_BYTES
 Verdict = tuple[int, int, int, int, int]  # a completion's fields
 
 
@@ -42,24 +43,18 @@ def code(compress: bool, descriptor: bytes, data: bytes) -> tuple[bytes, Verdict
     row = np.frombuffer(descriptor, spec.DESCRIPTOR)[0]
     info = info_of(row)
     if compress:
-        identity = {name: getattr(info, name) for name in list(BlockInfo.__dataclass_fields__)[5:]}
         k, v = split(data, info)
-        record = encode_record(k, v, Scheme(row["scheme"]), dtype=info.dtype, **identity)
+        record = encode_record(k, v, Scheme(row["scheme"]), **identity(info))
         header = np.frombuffer(record[:LINE], spec.RECORD_HEADER)[0]
         return record, (0, int(header["flags"]), len(record), 0, 0)
     try:
         arrays = decode_record(data, info)
     except RecordError as error:
-        low = (1 << 32) - 1
-        return b"", (int(error.status or 0), 0, 0, error.value & low, error.limit & low)
+        return b"", (int(error.status or 0), 0, 0, error.value & LOW_WORD, error.limit & LOW_WORD)
     header = np.frombuffer(data[:LINE], spec.RECORD_HEADER)[0]
     size = LINE + -(-int(header["payload_bytes"]) // LINE) * LINE
     block = b"".join(np.ascontiguousarray(a).tobytes() for a in arrays if a is not None)
     return block, (0, int(header["flags"]), size, 0, 0)
-
-
-def completion_bytes(verdict: Verdict) -> bytes:
-    return np.array([verdict], spec.COMPLETION).tobytes()
 
 
 class StandIn:
@@ -137,7 +132,7 @@ class StandIn:
         for at in range(0, len(data), LINE):
             beat = int.from_bytes(data[at : at + LINE], "little")
             self.out.append(("target", beat, at + LINE == len(data)))
-        self.out.append(("completion", int.from_bytes(completion_bytes(verdict), "little"), True))
+        self.out.append(("completion", completion_of(*verdict), True))
 
 
 @dataclass
@@ -216,8 +211,9 @@ def apply(
         verdict = refused.get(i) or _move(memory, base, fields, row)
         verdicts.append(verdict)
         if fields["results_address"]:
-            at = fields["results_address"] - base + i * spec.COMPLETION.itemsize
-            memory[at : at + spec.COMPLETION.itemsize] = completion_bytes(verdict)
+            size = spec.COMPLETION.itemsize
+            at = fields["results_address"] - base + i * size
+            memory[at : at + size] = completion_of(*verdict).to_bytes(size, "little")
     return memory, verdicts
 
 

@@ -12,8 +12,9 @@ from speckv_pynq.reference import BlockInfo
 from speckv_pynq.spec import CommandStatus, DType, Kind, Move, Scheme
 from tests.hls.kernels import descriptor
 from tests.rtl.axi import AxiMemory
+from tests.rtl.beats import LINE
 from tests.rtl.bench import begin, rng
-from tests.rtl.dma import LINE, Bench, StandIn, Verdict, apply, check_done, info_of
+from tests.rtl.dma import Bench, StandIn, Verdict, apply, check_done, info_of
 
 BASE = 0x7_0000_0000  # of the memory: more than 32 bits
 SCHEMES = (Scheme.RAW, Scheme.INT8_DELTA_RLE, Scheme.INT4)

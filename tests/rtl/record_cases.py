@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -14,18 +13,12 @@ from speckv_pynq.errors import RecordError
 from speckv_pynq.reference import BlockInfo, decode_record
 from speckv_pynq.reference.record import check_header, parse_header
 from speckv_pynq.spec import DType, Flag, Kind, Scheme, Status
-from tests.blocks import FINITE_CASES, make_bits
+from tests.blocks import FINITE_CASES, REAL_BLOCKS, make_bits
 from tests.hls.kernels import descriptor
+from tests.rtl.beats import LINE, completion_of, to_beats
 
-REAL = Path(__file__).parents[1] / "data/smollm2_blocks.npz"
 KINDS = (Kind.KEY, Kind.VALUE, Kind.BOTH)
-LINE = spec.LINE_BYTES
 Block = tuple[BlockInfo, np.ndarray | None, np.ndarray | None]
-
-
-def lines(data: bytes) -> list[int]:
-    """Bytes as 512-bit beats, the last padded with zeros."""
-    return [int.from_bytes(data[i : i + LINE], "little") for i in range(0, len(data), LINE)]
 
 
 def small_info(chance: random.Random, dtypes: tuple[DType, ...], most_bytes: int) -> BlockInfo:
@@ -65,7 +58,7 @@ def random_block(chance: random.Random, info: BlockInfo, case: str | None = None
 
 def real_blocks(most_bytes: int) -> Iterator[Block]:
     """Blocks of SmolLM2's cache: 16 tokens from any position and any of its heads, all 32, K or V alone."""
-    with np.load(REAL) as file:
+    with np.load(REAL_BLOCKS) as file:
         layers, keys, values = (file[name] for name in ("layers", "key", "value"))
     tokens, heads, head_dim = keys.shape[1:]
     cuts = [
@@ -108,14 +101,6 @@ class Case:
         return Status(self.completion & 0xFFFF)
 
 
-def completion_of(
-    status: int = 0, flags: int = 0, size: int = 0, value: int = 0, limit: int = 0
-) -> int:
-    done = np.zeros(1, spec.COMPLETION)
-    done[0] = (status, flags, size, value & 0xFFFFFFFF, limit & 0xFFFFFFFF)
-    return int.from_bytes(done.tobytes(), "little")
-
-
 def answer(record: bytes, info: BlockInfo) -> tuple[int, bytes]:
     """What the reference makes of these bytes -> (completion, block). klt and lossless payloads are refused."""
     try:
@@ -133,7 +118,7 @@ def answer(record: bytes, info: BlockInfo) -> tuple[int, bytes]:
         ), b""
     size = LINE + -(-int(header["payload_bytes"]) // LINE) * LINE
     block = b"".join(a.tobytes() for a in arrays if a is not None)
-    return completion_of(flags=int(header["flags"]), size=size), block
+    return completion_of(flags=int(header["flags"]), record_bytes=size), block
 
 
 def with_last(beats: list[int]) -> list[tuple[int, bool]]:
@@ -149,7 +134,7 @@ def case_of(record: bytes, info: BlockInfo, slack: int = 0, **fields: int) -> Ca
     completion, block = answer(read, info)
     return Case(
         int.from_bytes(table.tobytes(), "little"),
-        with_last(lines(read)),
+        with_last(to_beats(read)),
         completion,
-        with_last(lines(block)),
+        with_last(to_beats(block)),
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,7 +19,7 @@ from speckv_pynq.driver.commands import command
 from speckv_pynq.errors import CommandError, ConfigError, DeviceBufferError
 from speckv_pynq.reference import BlockInfo, decode_record, encode_record
 from speckv_pynq.spec import CommandStatus, DType, Kind, Move, Opcode, Parameter, Scheme
-from tests.blocks import make_bits
+from tests.blocks import REAL_BLOCKS, make_bits
 
 LINE = spec.LINE_BYTES
 SHAPE = (16, 2, 64)  # tokens, heads, head_dim
@@ -74,7 +73,7 @@ def block(case: str, number: int) -> bytes:
             make_bits(case, 2 * number + i, SHAPE, DType.FP16).tobytes() for i in range(2)
         )
     tokens, heads, _ = SHAPE
-    with np.load(Path(__file__).parents[1] / "data" / "smollm2_blocks.npz") as data:
+    with np.load(REAL_BLOCKS) as data:
         kinds = [data[name][number % len(data[name]), :tokens, :heads] for name in ("key", "value")]
     return b"".join(np.ascontiguousarray(kind).tobytes() for kind in kinds)
 

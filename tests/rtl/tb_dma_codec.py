@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import cocotb
@@ -10,10 +9,12 @@ import numpy as np
 
 from speckv_pynq.reference import BlockInfo
 from speckv_pynq.spec import Kind, Move, Scheme, Status
+from tests.blocks import REAL_BLOCKS
 from tests.records import flipped
 from tests.rtl.axi import DECERR, Fault, busy
+from tests.rtl.beats import LINE
 from tests.rtl.bench import report, setting
-from tests.rtl.dma import LINE, Bench, apply, check_done, code
+from tests.rtl.dma import Bench, apply, check_done, code
 from tests.rtl.dma_tables import (
     BASE,
     compress_table,
@@ -24,12 +25,10 @@ from tests.rtl.dma_tables import (
     windows,
 )
 
-REAL = Path(__file__).parents[1] / "data/smollm2_blocks.npz"
-
 
 def put_real_blocks(bench: Bench, table: np.ndarray) -> None:
     """Blocks of a real cache in place of the random ones; table: of their shape."""
-    with np.load(REAL) as blocks:
+    with np.load(REAL_BLOCKS) as blocks:
         for i, row in enumerate(table):
             for name in ("key", "value"):
                 data = blocks[name][i % len(blocks[name])].tobytes()
@@ -37,7 +36,7 @@ def put_real_blocks(bench: Bench, table: np.ndarray) -> None:
 
 
 def real_info() -> BlockInfo:
-    with np.load(REAL) as blocks:
+    with np.load(REAL_BLOCKS) as blocks:
         return BlockInfo(*blocks["key"].shape[1:])
 
 

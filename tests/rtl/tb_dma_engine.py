@@ -14,8 +14,9 @@ from speckv_pynq.spec import CommandStatus, Kind, Move, Scheme, Status
 from tests.hls.kernels import descriptor
 from tests.records import flipped
 from tests.rtl.axi import DECERR, SLVERR, Fault, busy
+from tests.rtl.beats import LINE
 from tests.rtl.bench import Coverage, report, setting
-from tests.rtl.dma import LINE, Bench, apply, check_done, code
+from tests.rtl.dma import Bench, apply, check_done, code
 from tests.rtl.dma_tables import (
     BASE,
     SCHEMES,

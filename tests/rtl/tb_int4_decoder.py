@@ -8,8 +8,9 @@ from speckv_pynq import spec
 from speckv_pynq.reference import BlockInfo, int4
 from speckv_pynq.reference.floats import FORMATS
 from speckv_pynq.spec import DType, Kind
+from tests.rtl.beats import to_beats
 from tests.rtl.bench import Coverage, Receiver, Sender, begin, report, rng, run_streams, setting
-from tests.rtl.record_cases import KINDS, lines, random_block, small_info
+from tests.rtl.record_cases import KINDS, random_block, small_info
 
 LOSSY = (DType.FP16, DType.BF16)
 
@@ -28,7 +29,7 @@ def job_of(info: BlockInfo, params: bytes) -> tuple[int, ...]:
 
 def block_beats(info: BlockInfo, payload: bytes, params: bytes) -> list[tuple[int, int]]:
     arrays = int4.decode(payload, params, Kind(info.kinds), info.shape, FORMATS[DType(info.dtype)])
-    beats = lines(b"".join(a.tobytes() for a in arrays.values()))
+    beats = to_beats(b"".join(a.tobytes() for a in arrays.values()))
     return [(beat, i == len(beats) - 1) for i, beat in enumerate(beats)]
 
 
@@ -45,7 +46,7 @@ async def run(dut: Any, cases: list[tuple[BlockInfo, bytes, bytes]], chance: Any
         dut.payload_tdata_i,
         dut.payload_tvalid_i,
         dut.payload_tready_o,
-        [line for _, payload, _ in cases for line in lines(payload)],
+        [line for _, payload, _ in cases for line in to_beats(payload)],
         stall=setting("stall", 0.0),
     )
     block = Receiver(

@@ -12,14 +12,13 @@ from speckv_pynq.reference import BlockInfo, encode_record
 from speckv_pynq.spec import DType, Scheme, Status
 from tests.blocks import FINITE_CASES
 from tests.records import flipped, payload_of, repaired, with_fields, with_payload
+from tests.rtl.beats import LINE, completion_of
 from tests.rtl.bench import Coverage, Receiver, Sender, begin, report, rng, run_streams, setting
 from tests.rtl.record_cases import (
     KINDS,
-    LINE,
     Block,
     Case,
     case_of,
-    completion_of,
     random_block,
     real_blocks,
     small_info,
